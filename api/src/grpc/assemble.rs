@@ -1,0 +1,111 @@
+//! Tasks as workers get them: a grant of the engine, completed with what is read from rows.
+
+use holdfast_engine::input::{ActivityGrant, WorkflowTaskGrant};
+use holdfast_engine::namespace::NamespaceView;
+use holdfast_proto::common::{WorkflowExecution, WorkflowType};
+use holdfast_proto::enums::TaskQueueKind;
+use holdfast_proto::history::history_event::Attributes;
+use holdfast_proto::history::{History, HistoryEvent};
+use holdfast_proto::taskqueue::TaskQueue;
+use holdfast_proto::workflowservice as rpc;
+use holdfast_raft::node::EventRange;
+use holdfast_raft::seal::Purpose;
+use holdfast_storage::Direction;
+use tonic::Status;
+
+use super::Frontend;
+use super::door::unexpected;
+use super::history::{Page, PageToken};
+use crate::errors::status;
+
+/// How many bytes of events a task or a page holds, so that a message stays below 4 MiB.
+pub(super) const PAGE_BYTES: usize = 3 << 20;
+
+impl Frontend {
+    /// A workflow task with the first page of its history.
+    pub(super) fn workflow_task(
+        &self,
+        namespace: &NamespaceView,
+        grant: WorkflowTaskGrant,
+    ) -> Result<rpc::PollWorkflowTaskQueueResponse, Status> {
+        let token = &grant.token;
+        let run = token.run_id();
+        let range = EventRange {
+            from: grant.first_event,
+            to: grant.next_event,
+            batches: self.settings.history_page_max,
+            bytes: PAGE_BYTES,
+            direction: Direction::Forward,
+        };
+        let rows =
+            self.node.events(namespace.id, &token.workflow_id, run, range).map_err(status)?;
+        let mut page = Page::forward(rows, grant.first_event);
+        let next_page_token = if page.next < grant.next_event {
+            let more = PageToken {
+                run: run.0.to_vec(),
+                next: page.next,
+                to: token.started + 1,
+                ..PageToken::default()
+            };
+            self.seal(Purpose::HistoryPage, &more)
+        } else {
+            page.events.extend(grant.tail);
+            bytes::Bytes::new()
+        };
+        Ok(rpc::PollWorkflowTaskQueueResponse {
+            workflow_execution: Some(WorkflowExecution {
+                workflow_id: token.workflow_id.clone(),
+                run_id: run.to_string(),
+            }),
+            workflow_type: Some(WorkflowType { name: grant.workflow_type }),
+            previous_started_event_id: grant.previous_started,
+            started_event_id: token.started,
+            attempt: i32::try_from(token.attempt).unwrap_or(i32::MAX),
+            history: Some(History { events: page.events }),
+            next_page_token,
+            workflow_execution_task_queue: Some(TaskQueue {
+                name: grant.task_queue,
+                kind: TaskQueueKind::Normal.into(),
+                ..TaskQueue::default()
+            }),
+            scheduled_time: Some(grant.scheduled_at.timestamp()),
+            started_time: Some(token.granted_at().timestamp()),
+            task_token: self.seal(Purpose::Task, token),
+            ..rpc::PollWorkflowTaskQueueResponse::default()
+        })
+    }
+
+    /// An activity task with its input.
+    pub(super) fn activity_task(
+        &self,
+        namespace: &NamespaceView,
+        grant: ActivityGrant,
+    ) -> Result<rpc::PollActivityTaskQueueResponse, Status> {
+        let token = &grant.token;
+        let range = EventRange {
+            from: grant.scheduled,
+            to: grant.scheduled + 1,
+            batches: 1,
+            bytes: 0,
+            direction: Direction::Forward,
+        };
+        let rows = self
+            .node
+            .events(namespace.id, &token.workflow_id, token.run_id(), range)
+            .map_err(status)?;
+        let scheduled = rows.into_iter().flatten().find(|event| event.event_id == grant.scheduled);
+        let Some(HistoryEvent {
+            attributes: Some(Attributes::ActivityTaskScheduledEventAttributes(attributes)),
+            ..
+        }) = scheduled
+        else {
+            return Err(unexpected("a read of the event that scheduled an activity"));
+        };
+        let mut response = *grant.response;
+        response.header = attributes.header;
+        response.input = attributes.input;
+        response.workflow_namespace.clone_from(&namespace.name);
+        response.task_token = self.seal(Purpose::Task, token);
+        Ok(response)
+    }
+}

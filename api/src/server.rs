@@ -1,0 +1,264 @@
+//! The server: a data folder, the node on it, and the sockets in front. Built from [`Options`],
+//! stopped by [`Server::stop`].
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::enums::IndexedValueType;
+use holdfast_raft::host::{Host, OsRng, SystemClock};
+use holdfast_raft::links::LoopLinks;
+use holdfast_raft::node::{Node, NodeConfig, StartError};
+use holdfast_raft::shard::SubmitError;
+use holdfast_storage::rocks::{self, Format, Opened};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::pb::health_server::HealthServer;
+use tower::util::MapResponseLayer;
+
+use crate::dynamic_config::Settings;
+use crate::errors::transport_status;
+use crate::grpc::Frontend;
+use crate::grpc::health::HealthService;
+use crate::service::operator::operator_service_server::OperatorServiceServer;
+use crate::service::workflow::workflow_service_server::WorkflowServiceServer;
+
+/// The largest message that is taken, as in gRPC for Go.
+const MESSAGE_BYTES: usize = 4 << 20;
+
+/// How long calls in flight may take once the server stops.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The node's number in a cluster of one.
+const NODE: u64 = 1;
+
+/// Where the data of a server is.
+#[derive(Clone, Debug)]
+pub enum Data {
+    /// In a private folder, gone at exit.
+    Temporary,
+    /// In this folder.
+    Folder(PathBuf),
+}
+
+/// What a server is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen.
+    pub ip: IpAddr,
+    /// Where to listen; 0 takes a free port.
+    pub port: u16,
+    /// Where the data is.
+    pub data: Data,
+    /// How many shards the data must have; `None` takes any.
+    pub shards: Option<u32>,
+    /// How many shards new data gets when `shards` does not say.
+    pub shards_of_new: u32,
+    /// Limits and intervals.
+    pub settings: Settings,
+    /// How long a namespace that is made here keeps closed runs.
+    pub retention: Duration,
+    /// Namespaces that must exist.
+    pub namespaces: Vec<String>,
+    /// Search attributes that each of these namespaces must have.
+    pub search_attributes: BTreeMap<String, IndexedValueType>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Nobody else may listen there.
+    #[error("cannot listen on {0}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The private folder can't be made.
+    #[error("cannot make a folder for the data")]
+    Temporary(#[source] io::Error),
+    /// Something else is where the data should be.
+    #[error("{0} is a file with content and no data folder; name another path")]
+    File(PathBuf),
+    /// The empty file can't be replaced.
+    #[error("cannot replace the empty file {0}")]
+    Replace(PathBuf, #[source] io::Error),
+    /// The data folder can't be used.
+    #[error(transparent)]
+    Open(#[from] rocks::OpenError),
+    /// The data folder has lost what was acknowledged.
+    #[error("the log of {0} ends before writes that had been synced; it is damaged")]
+    Lost(PathBuf),
+    /// The node does not start.
+    #[error("the node does not start")]
+    Node(#[from] StartError),
+    /// The node starts and does not come to serve.
+    #[error("the node does not serve")]
+    Serving(#[from] SubmitError),
+    /// A namespace or a search attribute can't be made.
+    #[error("cannot set up namespace {name}: {reason}")]
+    Namespace {
+        /// The namespace.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// The opening was interrupted.
+    #[error("the opening of the data folder was interrupted")]
+    Interrupted,
+}
+
+/// A server that serves.
+pub struct Server {
+    address: SocketAddr,
+    data: PathBuf,
+    node: Node,
+    draining: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+    // Last, so that it goes when everything that writes into it is gone.
+    temporary: Option<tempfile::TempDir>,
+}
+
+impl Server {
+    /// Opens the data, starts the node, and serves.
+    pub async fn start(options: Options) -> Result<Server, ServeError> {
+        // The port first: it is the cheapest thing to be refused.
+        let wanted = SocketAddr::new(options.ip, options.port);
+        let listening = |error| ServeError::Listen(wanted, error);
+        let listener = TcpListener::bind(wanted).await.map_err(listening)?;
+        let address = listener.local_addr().map_err(listening)?;
+
+        let (data, temporary) = place(&options.data)?;
+        let opened = open(&data, options.shards, options.shards_of_new).await?;
+        let shards = opened.format.shards;
+        let host = Host {
+            clock: Arc::new(SystemClock::new()),
+            rng: Arc::new(OsRng),
+            store: opened.store,
+            log: opened.log,
+            links: LoopLinks::new().node(NODE),
+        };
+        let limits = options.settings.limits.clone();
+        let node = Node::start(host, NodeConfig { limits, ..NodeConfig::sole(shards) }).await?;
+        node.serving().await?;
+
+        let (draining, drain) = watch::channel(false);
+        let settings = Arc::new(options.settings);
+        let frontend = Frontend::new(node.clone(), settings, drain.clone());
+        for name in &options.namespaces {
+            let made = frontend
+                .ensure_namespace(name, options.retention, &options.search_attributes)
+                .await;
+            made.map_err(|refusal| ServeError::Namespace {
+                name: name.clone(),
+                reason: refusal.message().to_owned(),
+            })?;
+        }
+        let serving = tokio::spawn(serve(listener, frontend, drain));
+        tracing::info!(%address, data = %data.display(), shards, "serving");
+        Ok(Server { address, data, node, draining, serving, temporary })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its data is, in words.
+    pub fn data(&self) -> String {
+        match self.temporary {
+            None => self.data.display().to_string(),
+            Some(_) => format!("{} (removed at exit)", self.data.display()),
+        }
+    }
+
+    /// Takes no new connection, answers what waits, lets calls in flight finish, and stops.
+    pub async fn stop(self) {
+        tracing::info!("stopping");
+        self.draining.send_replace(true);
+        let abort = self.serving.abort_handle();
+        if tokio::time::timeout(DRAIN, self.serving).await.is_err() {
+            tracing::warn!("calls were still in flight after {} s", DRAIN.as_secs());
+            abort.abort();
+        }
+        self.node.stop().await;
+        drop(self.node);
+        if let Some(Err(error)) = self.temporary.map(tempfile::TempDir::close) {
+            tracing::warn!(%error, "the folder of the data could not be removed");
+        }
+    }
+}
+
+/// Makes sure that there can be a data folder at the place that the data is to have.
+fn place(data: &Data) -> Result<(PathBuf, Option<tempfile::TempDir>), ServeError> {
+    let path = match data {
+        Data::Temporary => {
+            let folder = tempfile::Builder::new().prefix("holdfast-").tempdir();
+            let folder = folder.map_err(ServeError::Temporary)?;
+            return Ok((folder.path().join("data"), Some(folder)));
+        }
+        Data::Folder(path) => path.clone(),
+    };
+    // Launchers of Temporal's server make an empty file first, to have a name that is theirs.
+    match fs::metadata(&path) {
+        Ok(found) if found.is_file() && found.len() == 0 => {
+            fs::remove_file(&path).map_err(|error| ServeError::Replace(path.clone(), error))?;
+        }
+        Ok(found) if found.is_file() => return Err(ServeError::File(path)),
+        _ => {}
+    }
+    Ok((path, None))
+}
+
+/// Opens the data folder. It blocks for the disk, so not on a thread that serves.
+async fn open(path: &Path, shards: Option<u32>, of_new: u32) -> Result<Opened, ServeError> {
+    let settings = rocks::Settings {
+        format: Format { shards: shards.unwrap_or(of_new), node: NODE },
+        exact: shards.is_some(),
+        log: rocks::LogLimits::default(),
+        tables: rocks::TablesLimits::default(),
+        on_fatal: Arc::new(|error| {
+            tracing::error!(%error, "the log cannot be written; the process ends");
+            std::process::abort();
+        }),
+    };
+    let folder = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || Opened::open(&folder, &settings));
+    let opened = opened.await.map_err(|_| ServeError::Interrupted)??;
+    if opened.lost.is_empty() { Ok(opened) } else { Err(ServeError::Lost(path.to_owned())) }
+}
+
+/// Serves until `drain` turns true and the calls of every connection are done.
+async fn serve(listener: TcpListener, frontend: Frontend, mut drain: watch::Receiver<bool>) {
+    let health = HealthService::new(drain.clone());
+    let workflow = WorkflowServiceServer::new(frontend.clone())
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(usize::MAX)
+        .accept_compressed(CompressionEncoding::Gzip);
+    let operator = OperatorServiceServer::new(frontend)
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .accept_compressed(CompressionEncoding::Gzip);
+    let stopped = async move {
+        // An error means that the server is gone.
+        let _gone = drain.wait_for(|draining| *draining).await;
+    };
+    let ended = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(60)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        // Windows that one large message does not exhaust; a stream for each poll of a big worker.
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(8 << 20)
+        .max_concurrent_streams(10_000)
+        .layer(MapResponseLayer::new(transport_status))
+        .add_service(workflow)
+        .add_service(operator)
+        .add_service(HealthServer::new(health))
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopped)
+        .await;
+    if let Err(error) = ended {
+        tracing::error!(%error, "the server ended");
+    }
+}

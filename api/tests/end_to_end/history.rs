@@ -1,0 +1,161 @@
+//! Reads of history: pages, waits, the close event.
+
+use std::sync::Arc;
+
+use holdfast_proto::enums::HistoryEventFilterType;
+use holdfast_proto::workflowservice as rpc;
+use tonic::{Code, Request};
+
+use crate::support::{Fixture, execution, history_request, start_timer, types};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_hold_whole_transactions() {
+    let t = Fixture::start().await;
+    t.start_workflow("w", "q").await;
+    let timers = (0..3).map(|n| start_timer(&n.to_string(), 60_000)).collect();
+    t.turn("q", timers).await;
+    let (mut pages, mut token) = (Vec::new(), bytes::Bytes::new());
+    loop {
+        let request = rpc::GetWorkflowExecutionHistoryRequest {
+            maximum_page_size: 1,
+            ..history_request("w", token)
+        };
+        let page = t.page(request).await.expect("a page");
+        pages.push(types(&page.history.expect("events").events));
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(pages.len(), 3, "{pages:?}");
+    assert_eq!(pages[0], ["1 WORKFLOW_EXECUTION_STARTED", "2 WORKFLOW_TASK_SCHEDULED"]);
+    assert_eq!(pages[2].len(), 4, "one completion is one transaction: {pages:?}");
+
+    let mut client = t.workflow.clone();
+    let (mut reversed, mut token) = (Vec::new(), bytes::Bytes::new());
+    loop {
+        let request = rpc::GetWorkflowExecutionHistoryReverseRequest {
+            namespace: "default".to_owned(),
+            execution: Some(execution("w", "")),
+            maximum_page_size: 1,
+            next_page_token: token,
+        };
+        let answer = client.get_workflow_execution_history_reverse(request).await;
+        let page = answer.expect("a page").into_inner();
+        reversed.extend(types(&page.history.expect("events").events));
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    reversed.reverse();
+    assert_eq!(reversed, pages.concat());
+    t.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_ends_with_the_news() {
+    let t = Arc::new(Fixture::start().await);
+    t.start_workflow("w", "q").await;
+    let waiting = |token| rpc::GetWorkflowExecutionHistoryRequest {
+        wait_new_event: true,
+        ..history_request("w", token)
+    };
+    let first = t.page(waiting(bytes::Bytes::new())).await.expect("at once");
+    assert_eq!(first.history.expect("events").events.len(), 2);
+    let next = tokio::spawn({
+        let (t, request) = (t.clone(), waiting(first.next_page_token));
+        async move { t.page(request).await }
+    });
+    tokio::task::yield_now().await;
+    t.signal("w", "news").await.expect("signals");
+    let second = next.await.expect("runs").expect("answers");
+    assert_eq!(types(&second.history.expect("events").events), ["3 WORKFLOW_EXECUTION_SIGNALED"]);
+    t.terminate("w").await.expect("terminates");
+    let third = t.page(waiting(second.next_page_token)).await.expect("answers");
+    assert!(third.next_page_token.is_empty(), "a closed run has no more news");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_close_filter_waits_for_the_last_event() {
+    let t = Arc::new(Fixture::start().await);
+    let run = t.start_workflow("w", "q").await;
+    let request = |wait| rpc::GetWorkflowExecutionHistoryRequest {
+        wait_new_event: wait,
+        history_event_filter_type: HistoryEventFilterType::CloseEvent.into(),
+        ..history_request("w", bytes::Bytes::new())
+    };
+    let open = t.page(request(false)).await.expect("at once");
+    assert!(open.history.expect("history").events.is_empty() && open.next_page_token.is_empty());
+    let waiting = tokio::spawn({
+        let (t, request) = (t.clone(), request(true));
+        async move { t.page(request).await }
+    });
+    tokio::task::yield_now().await;
+    t.signal("w", "no news").await.expect("signals");
+    t.terminate("w").await.expect("terminates");
+    let closed = waiting.await.expect("runs").expect("answers");
+    let events = closed.history.expect("events").events;
+    assert_eq!(types(&events), ["4 WORKFLOW_EXECUTION_TERMINATED"]);
+    assert!(!run.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_stay_with_their_run() {
+    let t = Fixture::start().await;
+    t.start_workflow("one", "q").await;
+    let two = t.start_workflow("two", "q").await;
+    let request = rpc::GetWorkflowExecutionHistoryRequest {
+        wait_new_event: true,
+        ..history_request("one", bytes::Bytes::new())
+    };
+    let token = t.page(request).await.expect("a page").next_page_token;
+    let foreign = rpc::GetWorkflowExecutionHistoryRequest {
+        execution: Some(execution("two", &two)),
+        ..history_request("two", token.clone())
+    };
+    let refused = t.page(foreign).await.expect_err("of another run");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(refused.message(), "RunId in the request does not match the NextPageToken.");
+    let unnamed = t.page(history_request("two", token.clone())).await;
+    assert_eq!(unnamed.expect_err("not a run of two").code(), Code::NotFound);
+
+    let garbage = t.page(history_request("one", b"garbage".as_slice().into())).await;
+    let garbage = garbage.expect_err("refused");
+    assert_eq!(
+        (garbage.code(), garbage.message()),
+        (Code::InvalidArgument, "Invalid NextPageToken.")
+    );
+    let reverse = rpc::GetWorkflowExecutionHistoryReverseRequest {
+        namespace: "default".to_owned(),
+        execution: Some(execution("one", "")),
+        next_page_token: token,
+        ..rpc::GetWorkflowExecutionHistoryReverseRequest::default()
+    };
+    let mut client = t.workflow.clone();
+    let reverse = client.get_workflow_execution_history_reverse(reverse).await;
+    assert_eq!(reverse.expect_err("of the other read").code(), Code::InvalidArgument);
+    t.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_sdks_see_what_is_not_written() {
+    let t = Fixture::start().await;
+    t.start_workflow("w", "q").await;
+    let task = t.poll("q").await;
+    let failed = rpc::RespondWorkflowTaskFailedRequest {
+        task_token: task.task_token,
+        ..rpc::RespondWorkflowTaskFailedRequest::default()
+    };
+    let mut client = t.workflow.clone();
+    client.respond_workflow_task_failed(failed).await.expect("fails");
+    assert_eq!(t.poll("q").await.attempt, 2);
+    for (name, count) in [("temporal-go", 6), ("temporal-cli", 4), ("temporal-ui", 4)] {
+        let mut request = Request::new(history_request("w", bytes::Bytes::new()));
+        request.metadata_mut().insert("client-name", name.parse().expect("a value"));
+        let page = client.get_workflow_execution_history(request).await.expect("a page");
+        let events = page.into_inner().history.expect("events").events;
+        assert_eq!(events.len(), count, "{name}: {:?}", types(&events));
+    }
+    t.server.stop().await;
+}

@@ -1,0 +1,11 @@
+//! The server from outside: gRPC calls against a real server on an ephemeral port, and the binary
+//! as a process.
+
+mod bad_input;
+mod history;
+mod namespaces;
+mod polls;
+mod process;
+mod support;
+mod tokens;
+mod workflows;

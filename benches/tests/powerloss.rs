@@ -1,0 +1,193 @@
+//! The shim and the model of the disk, on a program whose every write is known: this test program
+//! itself, started again under the shim.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use holdfast_benches::powerloss::{Disk, TEARS, Tear, build_shim, watch};
+use holdfast_benches::rng::Rng;
+use tempfile::TempDir;
+
+/// Where the child finds its folder.
+const FOLDER: &str = "HOLDFAST_POWERLOSS_ROOT";
+
+/// The child of this test: which writes what its name says.
+fn child(scenario: &str) -> (TempDir, PathBuf, PathBuf) {
+    let folder = TempDir::new().unwrap();
+    let base = folder.path().canonicalize().unwrap();
+    let (root, journal) = (base.join("root"), base.join("journal"));
+    fs::create_dir(&root).unwrap();
+    let library = build_shim(&base.join("shim")).unwrap();
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", scenario, "--ignored", "--test-threads", "1"])
+        .envs(watch(&library, &root, &journal))
+        .output()
+        .unwrap();
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
+    (folder, root, journal)
+}
+
+#[expect(clippy::disallowed_methods, reason = "how a parent tells a child its folder")]
+fn own_folder() -> PathBuf {
+    std::env::var_os(FOLDER).expect("only started by another test").into()
+}
+
+fn sync_folder(path: &Path) {
+    File::open(path).unwrap().sync_all().unwrap();
+}
+
+/// Replays the journal and cuts the power, once per seed; returns each seed's folder.
+fn cuts(root: &Path, journal: &Path, tear: Tear, ignore_file_syncs: bool) -> Vec<Vec<(String, Vec<u8>)>> {
+    let mut disk = Disk::new(ignore_file_syncs);
+    disk.replay(journal).unwrap();
+    assert_eq!(disk.differs(root).unwrap(), Vec::<String>::new(), "the shim missed a change");
+    let image = root.with_extension("image");
+    (0..40)
+        .map(|seed| {
+            fs::create_dir(&image).unwrap();
+            disk.cut(&image, tear, &mut Rng::new(seed)).unwrap();
+            let files = files(&image);
+            fs::remove_dir_all(&image).unwrap();
+            files
+        })
+        .collect()
+}
+
+fn files(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if entry.path().is_dir() {
+            let below = files(&entry.path()).into_iter();
+            found.extend(below.map(|(path, bytes)| (format!("{name}/{path}"), bytes)));
+        } else {
+            found.push((name, fs::read(entry.path()).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn content<'a>(files: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a [u8]> {
+    files.iter().find(|(path, _)| path == name).map(|(_, bytes)| &bytes[..])
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn write_in_every_way() {
+    let root = own_folder();
+    // Appended through two handles of the file, one of them a copy.
+    let mut log = OpenOptions::new().create(true).append(true).open(root.join("log")).unwrap();
+    let mut copy = log.try_clone().unwrap();
+    log.write_all(b"one ").unwrap();
+    copy.write_all(b"two ").unwrap();
+    copy.sync_data().unwrap();
+    sync_folder(&root);
+    drop(copy);
+    log.write_all(&[b'x'; 10_000]).unwrap();
+    // Written at places, synced, and cut short without a sync.
+    let table = File::create(root.join("table")).unwrap();
+    table.write_all_at(b"........", 0).unwrap();
+    table.write_all_at(b"AB", 3).unwrap();
+    table.sync_all().unwrap();
+    sync_folder(&root);
+    table.write_all_at(b"ZZ", 0).unwrap();
+    table.set_len(4).unwrap();
+    // Synced, but its name is not.
+    let mut nameless = File::create(root.join("nameless")).unwrap();
+    nameless.write_all(b"safe and lost").unwrap();
+    nameless.sync_all().unwrap();
+}
+
+#[test]
+fn synced_stays_and_unsynced_goes() {
+    let (_folder, root, journal) = child("write_in_every_way");
+    for files in cuts(&root, &journal, Tear::None, false) {
+        assert_eq!(content(&files, "log"), Some(&b"one two "[..]));
+        assert_eq!(content(&files, "table"), Some(&b"...AB..."[..]));
+        assert_eq!(content(&files, "nameless"), None);
+    }
+}
+
+#[test]
+fn kept_whole_it_is_what_sigkill_leaves() {
+    let (_folder, root, journal) = child("write_in_every_way");
+    let left = files(&root);
+    assert_eq!(left.len(), 3);
+    assert!(cuts(&root, &journal, Tear::All, false).iter().all(|files| *files == left));
+}
+
+#[test]
+fn tails_tear() {
+    let (_folder, root, journal) = child("write_in_every_way");
+    let logs = |tear| -> Vec<Vec<u8>> {
+        let cut = cuts(&root, &journal, tear, false);
+        cut.iter().map(|files| content(files, "log").unwrap().to_vec()).collect()
+    };
+    for tear in TEARS {
+        assert!(logs(tear).iter().all(|log| log.starts_with(b"one two ")), "{tear:?}");
+    }
+    let inside = |log: &Vec<u8>| log.len() > 8 && log.len() < 10_008;
+    assert!(logs(Tear::Prefix).iter().filter(|log| inside(log)).count() > 5);
+    assert!(logs(Tear::Prefix).iter().all(|log| log[8..].iter().all(|byte| *byte == b'x')));
+    let zeros = |log: &Vec<u8>| log.len() == 10_008 && log.ends_with(&[0]) && log[8] == b'x';
+    assert!(logs(Tear::Zeros).iter().filter(|log| zeros(log)).count() > 5);
+    let hole = |log: &Vec<u8>| log[5_000] == 0 && log[9_000] == b'x';
+    assert!(logs(Tear::Pages).iter().any(hole));
+}
+
+#[test]
+fn a_file_whose_syncs_are_ignored_is_empty() {
+    let (_folder, root, journal) = child("write_in_every_way");
+    for files in cuts(&root, &journal, Tear::None, true) {
+        assert_eq!(content(&files, "log"), Some(&b""[..]));
+    }
+}
+
+#[test]
+#[ignore = "the child of another test"]
+fn change_names() {
+    let root = own_folder();
+    fs::create_dir(root.join("safe")).unwrap();
+    sync_folder(&root);
+    let put = |name: &str, text: &str| {
+        let mut file = File::create(root.join("safe").join(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.sync_all().unwrap();
+    };
+    put("current", "old");
+    put("removed", "removed");
+    put("linked", "linked");
+    sync_folder(&root.join("safe"));
+    put("next", "new");
+    fs::rename(root.join("safe/next"), root.join("safe/current")).unwrap();
+    fs::remove_file(root.join("safe/removed")).unwrap();
+    fs::hard_link(root.join("safe/linked"), root.join("safe/link")).unwrap();
+    // Synced itself, in a folder that is synced itself, which nobody synced into the root.
+    fs::create_dir(root.join("lost")).unwrap();
+    fs::write(root.join("lost/file"), "x").unwrap();
+    File::open(root.join("lost/file")).unwrap().sync_all().unwrap();
+    sync_folder(&root.join("lost"));
+}
+
+#[test]
+fn names_are_safe_once_their_folder_is() {
+    let (_folder, root, journal) = child("change_names");
+    let names = |files: &[(String, Vec<u8>)]| -> Vec<String> {
+        files.iter().map(|(path, _)| path.clone()).collect()
+    };
+    for files in cuts(&root, &journal, Tear::None, false) {
+        assert_eq!(names(&files), ["safe/current", "safe/linked", "safe/removed"]);
+        assert_eq!(content(&files, "safe/current"), Some(&b"old"[..]));
+    }
+    // In between: what stays of the changes is a beginning of them.
+    let some = cuts(&root, &journal, Tear::Prefix, false);
+    assert!(some.iter().any(|files| content(files, "safe/current") == Some(b"new")
+        && content(files, "safe/removed").is_some()));
+    assert!(some.iter().all(|files| content(files, "safe/link").is_none()
+        || content(files, "safe/removed").is_none()));
+}

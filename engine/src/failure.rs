@@ -1,0 +1,135 @@
+//! Failures that the server makes or cuts down. What users send stays opaque bytes.
+
+use holdfast_proto::common::Payloads;
+use holdfast_proto::decoded;
+use holdfast_proto::decoded::failure::FailureInfo;
+use holdfast_proto::enums::TimeoutType;
+use holdfast_proto::failure::{
+    ApplicationFailureInfo, Failure, ServerFailureInfo, TimeoutFailureInfo,
+};
+
+/// The message of a failure that stands for one that was too large.
+pub const TOO_LARGE: &str = "Failure exceeds size limit.";
+
+/// What a level of causes costs beside its texts when a failure is cut down.
+const LEVEL_OVERHEAD: usize = 16;
+
+/// A failure of the server's own.
+pub fn server(message: &str, non_retryable: bool) -> Failure {
+    wrapped(message, non_retryable, None)
+}
+
+/// A server failure around what is left of `failure` at `max` bytes (surface 3.2 and 5).
+pub fn too_large(failure: &Failure, non_retryable: bool, max: usize) -> Failure {
+    wrapped(TOO_LARGE, non_retryable, Some(truncated(failure, max)))
+}
+
+fn wrapped(message: &str, non_retryable: bool, cause: Option<Failure>) -> Failure {
+    Failure::encode_from(&decoded::Failure {
+        message: message.to_owned(),
+        cause,
+        failure_info: Some(FailureInfo::ServerFailureInfo(ServerFailureInfo { non_retryable })),
+        ..decoded::Failure::default()
+    })
+}
+
+/// The failure of something that took too long.
+pub fn timeout(
+    message: String,
+    timeout_type: TimeoutType,
+    last_heartbeat_details: Option<Payloads>,
+    cause: Option<Failure>,
+) -> Failure {
+    let info = TimeoutFailureInfo { timeout_type: timeout_type as i32, last_heartbeat_details };
+    Failure::encode_from(&decoded::Failure {
+        message,
+        source: "Server".to_owned(),
+        cause,
+        failure_info: Some(FailureInfo::TimeoutFailureInfo(info)),
+        ..decoded::Failure::default()
+    })
+}
+
+/// The texts of a failure, its kind and its causes as far as `max` bytes carry them. Details and
+/// encoded attributes are left out: half a payload is worth nothing.
+pub fn truncated(failure: &Failure, max: usize) -> Failure {
+    let Ok(full) = failure.decode() else { return Failure::default() };
+    let mut left = max.saturating_sub(LEVEL_OVERHEAD);
+    let mut cut = |text: &str| {
+        let text = prefix(text, left);
+        left -= text.len();
+        text.to_owned()
+    };
+    let mut out = decoded::Failure { source: cut(&full.source), ..decoded::Failure::default() };
+    out.failure_info = match &full.failure_info {
+        Some(FailureInfo::ApplicationFailureInfo(info)) => {
+            Some(FailureInfo::ApplicationFailureInfo(ApplicationFailureInfo {
+                r#type: cut(&info.r#type),
+                non_retryable: info.non_retryable,
+                next_retry_delay: info.next_retry_delay,
+                category: info.category,
+                details: None,
+            }))
+        }
+        Some(FailureInfo::TimeoutFailureInfo(info)) => {
+            Some(FailureInfo::TimeoutFailureInfo(TimeoutFailureInfo {
+                timeout_type: info.timeout_type,
+                last_heartbeat_details: None,
+            }))
+        }
+        Some(FailureInfo::ServerFailureInfo(info)) => Some(FailureInfo::ServerFailureInfo(*info)),
+        _ => None,
+    };
+    out.message = cut(&full.message);
+    out.stack_trace = cut(&full.stack_trace);
+    out.cause = full.cause.filter(|_| left > LEVEL_OVERHEAD).map(|cause| truncated(&cause, left));
+    Failure::encode_from(&out)
+}
+
+/// As much of `text` as fits `max` bytes without cutting a character.
+fn prefix(text: &str, max: usize) -> &str {
+    if text.len() <= max {
+        return text;
+    }
+    let mut end = max;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn application(message: &str, cause: Option<Failure>) -> Failure {
+        let info = ApplicationFailureInfo { r#type: "Kind".to_owned(), ..Default::default() };
+        Failure::encode_from(&decoded::Failure {
+            message: message.to_owned(),
+            source: "kit".to_owned(),
+            cause,
+            failure_info: Some(FailureInfo::ApplicationFailureInfo(info)),
+            ..decoded::Failure::default()
+        })
+    }
+
+    #[test]
+    fn a_huge_failure_is_cut_as_the_reference_cuts_it() {
+        // Golden activity/failure_too_large.
+        let huge = application(&"x".repeat((2 << 20) + 1), None);
+        let cut = too_large(&huge, true, 512 << 10).decode().expect("decodes");
+        assert_eq!(cut.message, TOO_LARGE);
+        let cause = cut.cause.expect("kept").decode().expect("decodes");
+        assert_eq!((cause.message.len(), cause.source.as_str()), (524_265, "kit"));
+    }
+
+    #[test]
+    fn cutting_keeps_characters_whole_and_causes_that_fit() {
+        let inner = application("inner", None);
+        let small = application("ä".repeat(3).as_str(), Some(inner.clone()));
+        let cut = truncated(&small, 2048).decode().expect("decodes");
+        assert_eq!(cut.cause, Some(truncated(&inner, 2048)));
+        let cut = truncated(&small, LEVEL_OVERHEAD + 7 + 3).decode().expect("decodes");
+        assert_eq!((cut.message.as_str(), cut.cause), ("ä", None));
+    }
+}

@@ -1,0 +1,240 @@
+//! What is shown of a run: describe, the visibility record, and what a reader of history may see.
+
+use std::collections::BTreeMap;
+
+use holdfast_proto::common::{Memo, Payload, SearchAttributes, WorkflowExecution, WorkflowType};
+use holdfast_proto::decoded;
+use holdfast_proto::enums::{
+    EventType, PendingWorkflowTaskState, TimeoutType, WorkflowTaskFailedCause,
+};
+use holdfast_proto::history::history_event::Attributes;
+use holdfast_proto::workflow::{
+    PendingWorkflowTaskInfo, RequestIdInfo, ResetPoints, WorkflowExecutionConfig,
+    WorkflowExecutionExtendedInfo, WorkflowExecutionInfo,
+};
+use holdfast_proto::workflowservice::DescribeWorkflowExecutionResponse;
+use prost_types::{Duration, Timestamp};
+
+use crate::env::Env;
+use crate::ids::{Hlc, Uuid};
+use crate::input::{HistoryView, Reply};
+use crate::live::Live;
+use crate::rows::VisibilityRecord;
+use crate::workflow::workflow_task::{PROBLEMS_REPORTED, Problem, normal_queue, transient_events};
+use crate::workflow::{State, activity};
+
+/// Go's zero time, which Temporal shows as the expiration of a run that has none.
+const NEVER: Timestamp = Timestamp { seconds: -62_135_596_800, nanos: 0 };
+
+/// DescribeWorkflowExecution.
+pub fn describe(run: &Live, env: &Env<'_>) -> Reply {
+    let state = &run.state;
+    Reply::Described(Box::new(DescribeWorkflowExecutionResponse {
+        execution_config: Some(config(state)),
+        workflow_execution_info: Some(info(run, env)),
+        pending_activities: activity::describe(run, env.now),
+        pending_workflow_task: pending_task(run),
+        workflow_extended_info: Some(extended(state)),
+        ..DescribeWorkflowExecutionResponse::default()
+    }))
+}
+
+/// What a history read must know before it reads rows.
+pub fn history(run: &Live, env: &Env<'_>) -> Reply {
+    Reply::History(Box::new(HistoryView {
+        run: run.run,
+        next_event: run.state.next_event,
+        last_batch: run.state.next_event - 1,
+        closed: run.state.closed_at != 0,
+        transient: transient_events(run, env.limits),
+    }))
+}
+
+fn some(nanos: u64) -> Option<Duration> {
+    (nanos != 0).then(|| holdfast_proto::duration(nanos))
+}
+
+fn config(state: &State) -> WorkflowExecutionConfig {
+    let info = &state.info;
+    WorkflowExecutionConfig {
+        task_queue: Some(normal_queue(&info.task_queue)),
+        workflow_execution_timeout: some(info.execution_timeout),
+        workflow_run_timeout: some(info.run_timeout),
+        default_workflow_task_timeout: some(info.task_timeout),
+        user_metadata: info.user_metadata.clone(),
+    }
+}
+
+/// Events, those of a start included that is not durable yet but will be.
+fn history_length(run: &Live, env: &Env<'_>) -> i64 {
+    let pending = transient_events(run, env.limits);
+    let granted =
+        pending.last().is_some_and(|event| event.event_type() == EventType::WorkflowTaskStarted);
+    let first = run.state.workflow_task.as_ref().is_some_and(|task| task.attempt == 1);
+    let more = if granted && first { pending.len() as i64 } else { 0 };
+    run.state.next_event - 1 + more
+}
+
+fn info(run: &Live, env: &Env<'_>) -> WorkflowExecutionInfo {
+    let state = &run.state;
+    let info = &state.info;
+    let execution =
+        WorkflowExecution { workflow_id: info.workflow_id.clone(), run_id: run.run.to_string() };
+    let closed = state.closed_at != 0;
+    let reset_points = ResetPoints { points: state.reset_points.clone() };
+    WorkflowExecutionInfo {
+        root_execution: Some(execution.clone()),
+        execution: Some(execution),
+        r#type: Some(WorkflowType { name: info.workflow_type.clone() }),
+        start_time: Some(Hlc(info.started_at).timestamp()),
+        close_time: Hlc(state.closed_at).optional_timestamp(),
+        status: state.status,
+        history_length: history_length(run, env),
+        execution_time: Some(Hlc(execution_at(state)).timestamp()),
+        memo: memo(state),
+        search_attributes: search_attributes(state),
+        auto_reset_points: (!state.reset_points.is_empty()).then_some(reset_points),
+        task_queue: info.task_queue.clone(),
+        state_transition_count: transitions(state),
+        history_size_bytes: i64::try_from(state.history_bytes).unwrap_or(i64::MAX),
+        execution_duration: closed
+            .then(|| holdfast_proto::duration(state.closed_at.saturating_sub(execution_at(state)))),
+        first_run_id: Uuid::from_slice(&info.first_run).unwrap_or(Uuid::NIL).to_string(),
+        priority: info.priority.clone(),
+        ..WorkflowExecutionInfo::default()
+    }
+}
+
+/// When the run could first do anything: its start, or the end of its start delay.
+fn execution_at(state: &State) -> u64 {
+    state.info.started_at.saturating_add(state.info.first_task_backoff)
+}
+
+/// How often the run changed. Temporal counts transactions; a run here counts its changes.
+fn transitions(state: &State) -> i64 {
+    i64::try_from(state.seq).unwrap_or(i64::MAX)
+}
+
+fn memo(state: &State) -> Option<Memo> {
+    let fields = state.info.memo.clone();
+    (!fields.is_empty()).then(|| Memo::encode_from(&decoded::Memo { fields }))
+}
+
+/// The user's attributes and the two that the server sets.
+fn search_attributes(state: &State) -> Option<SearchAttributes> {
+    let mut fields = state.info.search_attributes.clone();
+    if !state.build_ids.is_empty() {
+        fields.insert("BuildIds".to_owned(), keyword_list(&state.build_ids));
+    }
+    if let Some(problem) =
+        state.problem.as_ref().filter(|_| state.task_problems >= PROBLEMS_REPORTED)
+    {
+        fields.insert("TemporalReportedProblems".to_owned(), keyword_list(&reported(problem)));
+    }
+    (!fields.is_empty()).then_some(SearchAttributes { indexed_fields: fields })
+}
+
+fn reported(problem: &Problem) -> [String; 2] {
+    let cause = WorkflowTaskFailedCause::try_from(problem.cause).unwrap_or_default();
+    let timeout = TimeoutType::try_from(problem.timeout).unwrap_or_default();
+    match timeout {
+        TimeoutType::Unspecified => [
+            "category=WorkflowTaskFailed".to_owned(),
+            format!("cause=WorkflowTaskFailedCause{cause:?}"),
+        ],
+        _ => [
+            "category=WorkflowTaskTimedOut".to_owned(),
+            format!("cause=WorkflowTaskTimedOutCause{timeout:?}"),
+        ],
+    }
+}
+
+fn keyword_list(values: &[String]) -> Payload {
+    let quoted: Vec<_> = values.iter().map(|value| format!("{value:?}")).collect();
+    let metadata = [("encoding", "json/plain"), ("type", "KeywordList")];
+    Payload::encode_from(&decoded::Payload {
+        metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect(),
+        data: format!("[{}]", quoted.join(",")).into(),
+        ..decoded::Payload::default()
+    })
+}
+
+/// The task that waits or is held; a run that was terminated shows what waited then.
+fn pending_task(run: &Live) -> Option<PendingWorkflowTaskInfo> {
+    let task = run.state.workflow_task.as_ref()?;
+    let granted = run.overlay.grants.get(&task.scheduled).map(|grant| grant.at);
+    let started = granted.or((task.started != 0).then_some(Hlc(task.started_at)));
+    let shown = match started {
+        Some(_) => PendingWorkflowTaskState::Started,
+        None => PendingWorkflowTaskState::Scheduled,
+    };
+    Some(PendingWorkflowTaskInfo {
+        state: shown as i32,
+        scheduled_time: Some(Hlc(task.scheduled_at).timestamp()),
+        original_scheduled_time: Some(Hlc(task.original_scheduled_at).timestamp()),
+        started_time: started.map(Hlc::timestamp),
+        attempt: task.attempt as i32,
+    })
+}
+
+fn extended(state: &State) -> WorkflowExecutionExtendedInfo {
+    let run_expires = Hlc(state.info.run_expires_at).optional_timestamp();
+    WorkflowExecutionExtendedInfo {
+        execution_expiration_time: Hlc(state.info.execution_expires_at).optional_timestamp(),
+        run_expiration_time: Some(run_expires.unwrap_or(NEVER)),
+        cancel_requested: state.cancel_requested,
+        original_start_time: Some(Hlc(state.info.started_at).timestamp()),
+        request_id_infos: requests(state),
+        ..WorkflowExecutionExtendedInfo::default()
+    }
+}
+
+fn requests(state: &State) -> BTreeMap<String, RequestIdInfo> {
+    let written = state.requests.iter().map(|request| {
+        let info = RequestIdInfo {
+            event_type: request.event_type,
+            event_id: request.event,
+            buffered: false,
+        };
+        (request.id.clone(), info)
+    });
+    let waiting = state.buffered.iter().filter_map(|event| {
+        let id = match &event.attributes {
+            Some(Attributes::WorkflowExecutionSignaledEventAttributes(a)) => &a.request_id,
+            Some(Attributes::WorkflowExecutionOptionsUpdatedEventAttributes(a)) => {
+                &a.attached_request_id
+            }
+            _ => return None,
+        };
+        Some((
+            id.clone(),
+            RequestIdInfo { event_type: event.event_type, event_id: 0, buffered: true },
+        ))
+    });
+    written.chain(waiting).collect()
+}
+
+/// What lists know of a run; none once it is deleted.
+pub fn visibility_record(state: &State) -> Option<VisibilityRecord> {
+    if !state.exists || state.deleted {
+        return None;
+    }
+    let closed = state.closed_at != 0;
+    let at_close = |number: i64| if closed { number } else { 0 };
+    Some(VisibilityRecord {
+        workflow_id: state.info.workflow_id.clone(),
+        run: state.info.run.clone(),
+        workflow_type: state.info.workflow_type.clone(),
+        started_at: state.info.started_at,
+        execution_at: execution_at(state),
+        closed_at: state.closed_at,
+        status: state.status,
+        history_length: at_close(state.next_event - 1),
+        history_bytes: at_close(i64::try_from(state.history_bytes).unwrap_or(i64::MAX)),
+        transitions: at_close(transitions(state)),
+        task_queue: state.info.task_queue.clone(),
+        memo: memo(state),
+        search_attributes: search_attributes(state),
+        first_run: state.info.first_run.clone(),
+    })
+}

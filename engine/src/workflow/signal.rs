@@ -1,0 +1,207 @@
+//! Signals, and signal-with-start.
+//!
+//! `Signal -> SIGNALED (buffered while a workflow task is in progress) -> SCHEDULED`
+
+use holdfast_proto::common::{Header, Link, Payloads, WorkflowExecution};
+use holdfast_proto::enums::{
+    ResourceExhaustedCause, ResourceExhaustedScope, WorkflowIdConflictPolicy as Conflict,
+};
+use holdfast_proto::errordetails::ResourceExhaustedFailure;
+use holdfast_proto::history::WorkflowExecutionSignaledEventAttributes;
+use holdfast_proto::history::history_event::Attributes;
+use holdfast_proto::workflowservice::{
+    SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest,
+    StartWorkflowExecutionRequest,
+};
+
+use crate::change::Change;
+use crate::env::Env;
+use crate::event::new_event;
+use crate::id_record::{RecordLive, RequestSeen};
+use crate::ids::RunId;
+use crate::input::{Halt, Reply, Target};
+use crate::live::{Draft, Live};
+use crate::reject::{Code, Rejection};
+use crate::workflow::start::{Choice, Policies, begin, choose, existing};
+use crate::workflow::workflow_task::{schedule_if_needed, schedule_now};
+use crate::workflow::{State, already_completed, make_starts_durable, run};
+
+/// A signal, whatever it came with.
+struct Signal {
+    name: String,
+    input: Option<Payloads>,
+    identity: String,
+    header: Option<Header>,
+    request_id: String,
+    links: Vec<Link>,
+}
+
+/// SignalWorkflowExecution.
+pub fn signal(
+    draft: &mut Draft,
+    at: Target,
+    request: SignalWorkflowExecutionRequest,
+    env: &Env<'_>,
+) -> Result<Reply, Halt> {
+    // Before anything else: a repeated call whose answer was lost must not read "not found" when
+    // the run closed or left meanwhile, for it was applied (DESIGN 11).
+    if let Some(run) = draft.record.seen(&request.request_id, env.now) {
+        return Ok(signaled_in(draft, run));
+    }
+    let run = run(draft, at)?;
+    let id = run.run;
+    let signal = Signal {
+        name: request.signal_name,
+        input: request.input,
+        identity: request.identity,
+        header: request.header,
+        request_id: request.request_id,
+        links: request.links,
+    };
+    if !run.state.is_open() {
+        return Err(already_completed().into());
+    }
+    may_signal(run, env)?;
+    make_starts_durable(run, env);
+    remember(&mut draft.record, id, &signal, env);
+    if let Some(run) = draft.target() {
+        deliver(run, signal, env);
+        schedule_if_needed(run, env);
+    }
+    Ok(signaled_in(draft, id))
+}
+
+fn signaled_in(draft: &Draft, run: RunId) -> Reply {
+    let (workflow_id, run_id) = (draft.key.id.to_string(), run.to_string());
+    Reply::Signaled(Box::new(WorkflowExecution { workflow_id, run_id }))
+}
+
+/// A request id is honoured once per workflow id, whichever run it met (A13).
+fn remember(record: &mut RecordLive, run: RunId, signal: &Signal, env: &Env<'_>) {
+    if !signal.request_id.is_empty() {
+        let (id, run) = (signal.request_id.clone(), run.0.to_vec());
+        record.push(Change::RequestSeen(RequestSeen { id, at: env.now.0, run }));
+    }
+}
+
+fn may_signal(run: &Live, env: &Env<'_>) -> Result<(), Rejection> {
+    if run.state.signals >= env.limits.signals {
+        return Err(Rejection::invalid("exceeded workflow execution limit for signal events"));
+    }
+    if run.overlay.close_attempted && run.task_in_progress() {
+        let text = "workflow operation can not be applied because workflow is closing";
+        return Err(Rejection::new(Code::ResourceExhausted, text).with(
+            &ResourceExhaustedFailure {
+                cause: ResourceExhaustedCause::BusyWorkflow as i32,
+                scope: ResourceExhaustedScope::Namespace as i32,
+            },
+        ));
+    }
+    Ok(())
+}
+
+fn deliver(run: &mut Live, signal: Signal, env: &Env<'_>) {
+    let attributes = WorkflowExecutionSignaledEventAttributes {
+        signal_name: signal.name,
+        input: signal.input,
+        identity: signal.identity,
+        header: signal.header,
+        request_id: signal.request_id,
+        ..WorkflowExecutionSignaledEventAttributes::default()
+    };
+    let attributes = Attributes::WorkflowExecutionSignaledEventAttributes(attributes);
+    let mut event = new_event(env, env.now, attributes);
+    event.links = signal.links;
+    run.happened(event);
+}
+
+/// SignalWithStartWorkflowExecution.
+pub fn with_start(
+    draft: &mut Draft,
+    request: SignalWithStartWorkflowExecutionRequest,
+    env: &Env<'_>,
+) -> Result<Reply, Halt> {
+    let policies = Policies::new(
+        request.workflow_id_reuse_policy(),
+        request.workflow_id_conflict_policy(),
+        Conflict::UseExisting,
+    );
+    if draft.record.seen(&request.request_id, env.now).is_some() {
+        return Ok(existing(draft, false, false, None));
+    }
+    let choice = choose(draft, &request.request_id, &policies)?;
+    let (start, signal) = split(request);
+    match choice {
+        Choice::Known { .. } => Ok(existing(draft, false, false, None)),
+        Choice::Use => {
+            signal_existing(draft, signal, env)?;
+            Ok(existing(draft, false, false, None))
+        }
+        Choice::New | Choice::Replace => {
+            let id = begin(draft, start, false, env).run;
+            remember(&mut draft.record, id, &signal, env);
+            if let Some(run) = draft.runs.last_mut() {
+                deliver(run, signal, env);
+                schedule_if_needed(run, env);
+            }
+            Ok(existing(draft, true, false, None))
+        }
+    }
+}
+
+/// Unlike a plain signal this one ends a start delay: the caller wants the workflow to run.
+fn signal_existing(draft: &mut Draft, signal: Signal, env: &Env<'_>) -> Result<(), Rejection> {
+    let run = run(draft, Target::Current)?;
+    may_signal(run, env)?;
+    make_starts_durable(run, env);
+    let id = run.run;
+    remember(&mut draft.record, id, &signal, env);
+    if let Some(run) = draft.target() {
+        deliver(run, signal, env);
+        schedule_now(run, env);
+    }
+    Ok(())
+}
+
+fn split(
+    request: SignalWithStartWorkflowExecutionRequest,
+) -> (StartWorkflowExecutionRequest, Signal) {
+    let signal = Signal {
+        name: request.signal_name,
+        input: request.signal_input,
+        identity: request.identity.clone(),
+        header: request.header.clone(),
+        request_id: request.request_id.clone(),
+        links: request.links.clone(),
+    };
+    let start = StartWorkflowExecutionRequest {
+        namespace: request.namespace,
+        workflow_id: request.workflow_id,
+        workflow_type: request.workflow_type,
+        task_queue: request.task_queue,
+        input: request.input,
+        workflow_execution_timeout: request.workflow_execution_timeout,
+        workflow_run_timeout: request.workflow_run_timeout,
+        workflow_task_timeout: request.workflow_task_timeout,
+        identity: request.identity,
+        request_id: request.request_id,
+        retry_policy: request.retry_policy,
+        cron_schedule: request.cron_schedule,
+        memo: request.memo,
+        search_attributes: request.search_attributes,
+        header: request.header,
+        workflow_start_delay: request.workflow_start_delay,
+        user_metadata: request.user_metadata,
+        links: request.links,
+        priority: request.priority,
+        ..StartWorkflowExecutionRequest::default()
+    };
+    (start, signal)
+}
+
+// Changes.
+
+/// SIGNALED.
+pub fn signaled(state: &mut State) {
+    state.signals += 1;
+}

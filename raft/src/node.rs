@@ -1,0 +1,515 @@
+//! One process: its groups, shards and hubs, started and stopped in order, and the calls that the
+//! doors make on it.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_engine::ids::{EventId, ExecutionKey, Hlc, NamespaceId, RunId, Uuid};
+use holdfast_engine::input::{HistoryView, Poller};
+use holdfast_engine::live::TaskType;
+use holdfast_engine::matching::{HubKey, MatchingLimits};
+use holdfast_engine::namespace::{self, Command, NamespaceView, Outcome, Registry};
+use holdfast_engine::{Input, Limits, Reply};
+use holdfast_proto::enums::TaskQueueKind;
+use holdfast_proto::history::HistoryEvent;
+use holdfast_proto::taskqueue::PollerInfo;
+use holdfast_storage::tables::{RunKey, history};
+use holdfast_storage::{Direction, GroupId, StorageError, View};
+use prost::Message;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::flusher::{FlushPlan, Flusher};
+use crate::group::{Group, GroupError};
+use crate::host::Host;
+use crate::hubs::{Hubs, PollId};
+use crate::meta::{self, MetaHandle};
+use crate::registry::RegistryWatch;
+use crate::rt::Rt;
+use crate::seal::{Purpose, Sealer};
+use crate::shard::{
+    Answer, HistoryWait, Inbox, Leading, ReplyTo, ShardConfig, SubmitError, Work, run,
+};
+use crate::types::NodeId;
+
+/// How a node is set up.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// This node.
+    pub node_id: NodeId,
+    /// All voters of every group. One node alone is a cluster of one.
+    pub members: BTreeSet<NodeId>,
+    /// Number of shards, fixed at creation.
+    pub shards: u32,
+    /// Temporal's limits.
+    pub limits: Limits,
+    /// Batching and caching of each shard; `cache_bytes` is divided among them.
+    pub shard: ShardConfig,
+    /// Polls.
+    pub polls: MatchingLimits,
+    /// Flushing.
+    pub flush: FlushPlan,
+}
+
+impl NodeConfig {
+    /// One node alone with `shards` shards and every default.
+    pub fn sole(shards: u32) -> NodeConfig {
+        NodeConfig {
+            node_id: 1,
+            members: BTreeSet::from([1]),
+            shards,
+            limits: Limits::default(),
+            shard: ShardConfig::default(),
+            polls: MatchingLimits::default(),
+            flush: FlushPlan::default(),
+        }
+    }
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A group does not open.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The tables can't be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The number of shards is not between 1 and 64.
+    #[error("{0} shards: a node has 1 to 64")]
+    Shards(u32),
+}
+
+/// A poll of a task queue.
+#[derive(Clone, Debug)]
+pub struct Poll {
+    /// The namespace.
+    pub namespace: Arc<NamespaceView>,
+    /// The queue that is polled, a sticky one included.
+    pub queue: String,
+    /// Its kind.
+    pub kind: TaskQueueKind,
+    /// The type of task.
+    pub task: TaskType,
+    /// The worker.
+    pub identity: String,
+    /// When to give up.
+    pub until: Instant,
+}
+
+/// Which events a history read wants: whole batches, as they were written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EventRange {
+    /// First event.
+    pub from: EventId,
+    /// One more than the last.
+    pub to: EventId,
+    /// Batches at most.
+    pub batches: usize,
+    /// No further batch once this many bytes are there.
+    pub bytes: usize,
+    /// From which end.
+    pub direction: Direction,
+}
+
+/// A running node. Clones are handles to the same node.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    host: Host,
+    shards: u32,
+    groups: Vec<Group>,
+    inboxes: Vec<Arc<Inbox>>,
+    serving: Vec<watch::Receiver<bool>>,
+    hubs: Arc<Hubs>,
+    registry: RegistryWatch,
+    meta: MetaHandle,
+    limits: Arc<Limits>,
+    sealer: Sealer,
+    stop: watch::Sender<bool>,
+    tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    flusher: std::sync::Mutex<Option<Flusher>>,
+}
+
+const STOPPING: SubmitError = SubmitError::Unavailable("server is stopping");
+
+impl Node {
+    /// Opens every group and returns when this node serves, or follows, all of them.
+    pub async fn start(host: Host, config: NodeConfig) -> Result<Node, StartError> {
+        if !(1..=64).contains(&config.shards) {
+            return Err(StartError::Shards(config.shards));
+        }
+        let (stop, stopped) = watch::channel(false);
+        let mut groups = Vec::new();
+        let mut ends = Vec::new();
+        for group in 0..=config.shards {
+            let (group, ended) = open(&host, group, &config).await?;
+            groups.push(group);
+            ends.push(ended);
+        }
+        let mut ends = ends.into_iter();
+        let mut tasks = Vec::new();
+        let (meta, registry, task) =
+            meta::start(&host, groups[0].clone(), ends.next(), stopped.clone())?;
+        tasks.push(task);
+
+        let shard_config = ShardConfig {
+            cache_bytes: config.shard.cache_bytes / config.shards as usize,
+            ..config.shard.clone()
+        };
+        let inboxes: Vec<_> = (0..config.shards)
+            .map(|_| Arc::new(Inbox::new(shard_config.admission.clone())))
+            .collect();
+        let hubs = Arc::new(Hubs::new(host.clock.clone(), config.polls, inboxes.clone()));
+        let limits = Arc::new(config.limits);
+        let mut serving = Vec::new();
+        for ((shard, group), ended) in (0..).zip(groups.iter().skip(1)).zip(ends) {
+            let (show, shown) = watch::channel(false);
+            serving.push(shown);
+            let leading = Leading {
+                shard,
+                group: group.clone(),
+                host: host.clone(),
+                limits: limits.clone(),
+                config: shard_config.clone(),
+                hubs: hubs.clone(),
+                registry: registry.clone(),
+                inbox: inboxes[shard as usize].clone(),
+                serving: show,
+                reigns: 1,
+            };
+            tasks.push(Rt::spawn_task(run(leading, ended, stopped.clone())));
+        }
+        let failed = |why: StorageError| {
+            tracing::error!(%why, "flushing the tables failed: the process ends");
+            std::process::abort();
+        };
+        let flusher = Flusher::start(host.store.clone(), groups.clone(), config.flush, failed);
+        let sealer = Sealer::new(&meta::token_secret(&host, &registry, &meta).await?);
+        Ok(Node(Arc::new(Inner {
+            host,
+            shards: config.shards,
+            groups,
+            inboxes,
+            serving,
+            hubs,
+            registry,
+            meta,
+            limits,
+            sealer,
+            stop,
+            tasks: std::sync::Mutex::new(tasks),
+            flusher: std::sync::Mutex::new(Some(flusher)),
+        })))
+    }
+
+    /// Waits until every shard is served by this node; a sole voter's start is complete then.
+    pub async fn serving(&self) -> Result<(), SubmitError> {
+        for serving in &self.0.serving {
+            let mut serving = serving.clone();
+            serving.wait_for(|now| *now).await.map_err(|_| STOPPING)?;
+        }
+        Ok(())
+    }
+
+    /// Whether every shard is served by this node now.
+    pub fn is_serving(&self) -> bool {
+        self.0.serving.iter().all(|serving| *serving.borrow())
+    }
+
+    /// Stops cleanly: polls end empty, grants become durable, what is on its way is answered,
+    /// groups end, tables are flushed.
+    pub async fn stop(&self) {
+        let _ = self.0.stop.send(true);
+        let tasks = std::mem::take(&mut *lock(&self.0.tasks));
+        for task in tasks {
+            let _ = task.await;
+        }
+        let flusher = lock(&self.0.flusher).take();
+        if let Some(flusher) = flusher
+            && let Err(why) = flusher.stop().await
+        {
+            tracing::error!(%why, "the last flush failed; the log has everything");
+        }
+        for group in &self.0.groups {
+            group.stop().await;
+        }
+    }
+
+    /// This node's time.
+    pub fn now(&self) -> Hlc {
+        self.0.host.clock.now()
+    }
+
+    /// 64 random bits.
+    pub fn random(&self) -> u64 {
+        self.0.host.rng.next_u64()
+    }
+
+    /// Temporal's limits, as configured.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// This node's copy of group 0.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.0.registry.current()
+    }
+
+    /// A namespace by name. A miss is confirmed by one read index of group 0 before it is an
+    /// answer (A23).
+    pub async fn namespace(&self, name: &str) -> Result<Arc<NamespaceView>, SubmitError> {
+        if let Some(found) = self.registry().view_by_name(name) {
+            return Ok(found);
+        }
+        self.0.meta.catch_up().await?;
+        self.registry().view_by_name(name).ok_or_else(|| namespace::not_found(name).into())
+    }
+
+    /// A namespace by id, as [`Node::namespace`].
+    pub async fn namespace_by_id(
+        &self,
+        id: NamespaceId,
+    ) -> Result<Arc<NamespaceView>, SubmitError> {
+        if let Some(found) = self.registry().view(id) {
+            return Ok(found);
+        }
+        self.0.meta.catch_up().await?;
+        self.registry().view(id).ok_or_else(|| namespace::not_found(&id.to_string()).into())
+    }
+
+    /// Changes group 0.
+    pub async fn command(&self, command: Command) -> Result<Outcome, SubmitError> {
+        self.0.meta.command(command).await
+    }
+
+    fn inbox(&self, key: &ExecutionKey) -> &Inbox {
+        // One node leads every shard as long as there is one node; the wire between nodes and the
+        // hop to another leader come with the cluster.
+        &self.0.inboxes[key.shard(self.0.shards) as usize]
+    }
+
+    async fn ask(
+        &self,
+        key: ExecutionKey,
+        namespace: Arc<NamespaceView>,
+        input: Input,
+        wait: HistoryWait,
+        bytes: usize,
+    ) -> Result<Answer, SubmitError> {
+        let (sender, answer) = oneshot::channel();
+        let inbox = self.inbox(&key);
+        let to = ReplyTo::Caller(sender, wait);
+        inbox.submit(Work { key, input, namespace, to }, bytes)?;
+        answer.await.map_err(|_| STOPPING)?
+    }
+
+    /// Has an input decided, agreed on and applied, and gives the answer. `bytes` is the size of
+    /// the request, for the limits of the inbox.
+    pub async fn submit(
+        &self,
+        namespace: Arc<NamespaceView>,
+        workflow_id: &str,
+        input: Input,
+        bytes: usize,
+    ) -> Result<Reply, SubmitError> {
+        let key = ExecutionKey::workflow(namespace.id, workflow_id);
+        Ok(self.ask(key, namespace, input, HistoryWait::None, bytes).await?.reply)
+    }
+
+    /// What a history reader may read, after waiting for `wait` until `until` at the latest.
+    pub async fn history(
+        &self,
+        namespace: Arc<NamespaceView>,
+        workflow_id: &str,
+        run: Option<RunId>,
+        wait: HistoryWait,
+        until: Instant,
+    ) -> Result<HistoryView, SubmitError> {
+        let key = ExecutionKey::workflow(namespace.id, workflow_id);
+        let mut run = run;
+        loop {
+            let over = Instant::now() >= until;
+            let wait = if over { HistoryWait::None } else { wait };
+            let input = Input::History { run };
+            let answer = self.ask(key.clone(), namespace.clone(), input, wait, 0).await?;
+            let Reply::History(view) = answer.reply else {
+                return Err(SubmitError::Unavailable("a history read got another answer"));
+            };
+            let Some(parked) = answer.parked else { return Ok(*view) };
+            // The run that was current at first stays the one that is waited for.
+            run = Some(view.run);
+            // Woken, out of time, or let go: look again in each case.
+            let _ = tokio::time::timeout_at(until, parked).await;
+        }
+    }
+
+    /// Waits for a task. `None` when there was none until `poll.until`. Dropping the future
+    /// withdraws the poll; a task that was on its way to it goes to somebody else.
+    pub async fn poll(&self, poll: Poll) -> Result<Option<Reply>, SubmitError> {
+        let queue = poll.queue.as_str().into();
+        let hub = HubKey { namespace: poll.namespace.id, queue, task: poll.task };
+        let start_id = Uuid::v4(self.0.host.rng.next_u128());
+        let poller =
+            Poller { identity: poll.identity, queue: poll.queue, kind: poll.kind, start_id };
+        let (sender, mut task) = oneshot::channel();
+        let id = self.0.hubs.poll(&hub, poller, sender)?;
+        let withdraw = Withdraw { hubs: self.0.hubs.clone(), hub, id };
+        let mut stop = self.0.stop.subscribe();
+        let waited = tokio::select! {
+            biased;
+            task = &mut task => Some(task),
+            () = tokio::time::sleep_until(poll.until) => None,
+            () = meta::stopped(&mut stop) => None,
+        };
+        let answer = match waited {
+            Some(answer) => answer.ok(),
+            None => {
+                // A task that was handed over at this very moment is not lost.
+                task.close();
+                task.try_recv().ok()
+            }
+        };
+        drop(withdraw);
+        answer.transpose()
+    }
+
+    /// Events of a run by batches, from this node's tables. Ask for what an answer said is there.
+    pub fn events(
+        &self,
+        namespace: NamespaceId,
+        workflow_id: &str,
+        run: RunId,
+        range: EventRange,
+    ) -> Result<Vec<Vec<HistoryEvent>>, SubmitError> {
+        let execution = ExecutionKey::workflow(namespace, workflow_id);
+        let shard = execution.shard(self.0.shards);
+        let run = RunKey { shard, execution, run };
+        let view = self.0.host.store.view();
+        read_batches(view.as_ref(), &run, range).map_err(|why| {
+            tracing::error!(%why, "history can't be read");
+            SubmitError::Unavailable("history can't be read")
+        })
+    }
+
+    /// A consistent view of the tables that shows everything acknowledged before this call, in
+    /// every shard: one read index per shard, never silently partial (A21).
+    pub async fn read_all(&self) -> Result<Box<dyn View>, SubmitError> {
+        for group in self.0.groups.iter().skip(1) {
+            group
+                .read_index()
+                .await
+                .map_err(|_| SubmitError::Unavailable("a shard has no leader here"))?;
+        }
+        Ok(self.0.host.store.view())
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> u32 {
+        self.0.shards
+    }
+
+    /// Makes a token.
+    pub fn seal(&self, purpose: Purpose, body: &[u8]) -> Bytes {
+        self.0.sealer.seal(purpose, body)
+    }
+
+    /// The body of a token of this cluster; `None` for anything else.
+    pub fn open(&self, purpose: Purpose, sealed: &[u8]) -> Option<Bytes> {
+        self.0.sealer.open(purpose, sealed).ok().map(Bytes::copy_from_slice)
+    }
+
+    /// Who polled a queue lately.
+    pub fn pollers(&self, namespace: NamespaceId, queue: &str, task: TaskType) -> Vec<PollerInfo> {
+        self.0.hubs.pollers(&HubKey { namespace, queue: queue.into(), task })
+    }
+
+    /// A worker says goodbye: its sticky queue has no worker any more.
+    pub fn sticky_shutdown(&self, namespace: NamespaceId, queue: &str) {
+        let task = TaskType::Workflow;
+        self.0.hubs.sticky_shutdown(&HubKey { namespace, queue: queue.into(), task });
+    }
+
+    /// Syncs of this node's log so far.
+    pub fn syncs(&self) -> u64 {
+        self.0.host.log.syncs()
+    }
+}
+
+/// Withdraws a poll when it ends, in whatever way.
+struct Withdraw {
+    hubs: Arc<Hubs>,
+    hub: HubKey,
+    id: PollId,
+}
+
+impl Drop for Withdraw {
+    fn drop(&mut self) {
+        self.hubs.withdraw(&self.hub, self.id);
+    }
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+async fn open(
+    host: &Host,
+    group: GroupId,
+    config: &NodeConfig,
+) -> Result<(Group, mpsc::UnboundedReceiver<crate::machine::Ended>), GroupError> {
+    Group::open(host, group, config.node_id, &config.members).await
+}
+
+fn read_batches(
+    view: &dyn View,
+    run: &RunKey,
+    range: EventRange,
+) -> Result<Vec<Vec<HistoryEvent>>, StorageError> {
+    let all = history::range(run);
+    let first = history::HistoryKey { run: run.clone(), first: range.to };
+    let end = holdfast_storage::tables::Key::encode(&first).min(all.end);
+    let start = match history::containing(view, run, range.from)? {
+        Some((first, _)) => {
+            holdfast_storage::tables::Key::encode(&history::HistoryKey { run: run.clone(), first })
+        }
+        None => all.start,
+    };
+    let mut out: Vec<Vec<HistoryEvent>> = Vec::new();
+    let mut bytes = 0;
+    let mut failed = None;
+    view.scan(&start, &end, range.direction, &mut |_, value| {
+        match batch(value, range) {
+            Ok(events) if events.is_empty() => {}
+            Ok(events) => out.push(events),
+            Err(why) => {
+                failed = Some(why);
+                return ControlFlow::Break(());
+            }
+        }
+        bytes += value.len();
+        if out.len() >= range.batches || bytes >= range.bytes {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    failed.map_or(Ok(out), Err)
+}
+
+fn batch(value: &[u8], range: EventRange) -> Result<Vec<HistoryEvent>, StorageError> {
+    let batch = history::Batch::from_value(Bytes::copy_from_slice(value))?;
+    let mut events = Vec::with_capacity(batch.events.len());
+    for bytes in batch.events {
+        let event = HistoryEvent::decode(bytes)
+            .map_err(|why| StorageError::Corrupt(format!("history: {why}")))?;
+        if (range.from..range.to).contains(&event.event_id) {
+            events.push(event);
+        }
+    }
+    Ok(events)
+}

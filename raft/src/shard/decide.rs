@@ -1,0 +1,350 @@
+//! Deciding: load what an input concerns, call the engine, take in what it pushed.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use holdfast_engine::ids::{ChangeSeq, ExecutionKey, Hlc, RunId, Slot};
+use holdfast_engine::namespace::NamespaceView;
+use holdfast_engine::rows::{self, RowDiff};
+use holdfast_engine::{
+    Change, Code, Draft, Env, Halt, IdSource, Input, Live, Overlay, RecordLive, Rejection, Reply,
+    Target,
+};
+use holdfast_storage::tables::{RunKey, history};
+use holdfast_storage::{Direction, Op, StorageError};
+use prost::Message;
+
+use super::row_ops::{self, Moves};
+use super::{RunEffects, Serving};
+use crate::cache::{Cached, CachedRun, Pending};
+use crate::entry::{EntryDraft, SlotPart, WireChange};
+use crate::load::{self, FoldMark};
+
+/// What a decision came to.
+pub(super) struct Decided {
+    /// The answer.
+    pub(super) result: Result<Reply, Rejection>,
+    /// The newest entry that the answer rests on; 0 when it rests on what is applied.
+    pub(super) observed: u64,
+}
+
+/// How often one input may discard its draft and go on as another input.
+const DISCARDS: usize = 2;
+
+/// Bytes of row deletions that one draft carries when a run leaves.
+const DELETE_CHUNK: usize = 512 << 10;
+
+impl Serving {
+    /// Decides one input of `key`. `Err` is damage: the shard stops.
+    pub(super) fn decide(
+        &mut self,
+        key: &ExecutionKey,
+        namespace: &NamespaceView,
+        mut input: Input,
+    ) -> Result<Decided, StorageError> {
+        if self.quarantined.contains(key) {
+            return Ok(Decided { result: Err(quarantined(key)), observed: 0 });
+        }
+        for _ in 0..=DISCARDS {
+            let target = holdfast_engine::target(&input);
+            // Folding runs the engine too: what panics there concerns this execution alone.
+            let Ok(loaded) = catch_unwind(AssertUnwindSafe(|| self.draft(key, target))) else {
+                return Ok(self.quarantine(key));
+            };
+            let (mut cached, mut draft) = loaded?;
+            let overlay = draft.runs.first().map(|live| live.overlay.clone());
+            let env = Env {
+                now: self.stamp(),
+                ids: IdSource::new(self.host.rng.next_u64()),
+                namespace,
+                limits: &self.limits,
+                events: BTreeMap::new(),
+                stamped: Cell::new(0),
+            };
+            let outcome =
+                catch_unwind(AssertUnwindSafe(|| holdfast_engine::decide(&mut draft, input, &env)));
+            self.clock = Hlc(env.now.0 + env.stamped.get());
+            match outcome {
+                Ok(Ok(reply)) => return self.absorb(key, cached, draft, Ok(reply)),
+                Ok(Err(Halt::Rejected(why))) => return self.absorb(key, cached, draft, Err(why)),
+                Ok(Err(Halt::Discard(instead))) => {
+                    self.restore(key, &mut cached, draft, overlay)?;
+                    self.cache.put(key.clone(), cached, self.applied);
+                    input = *instead;
+                }
+                Err(_) => return Ok(self.quarantine(key)),
+            }
+        }
+        Ok(Decided {
+            result: Err(Rejection::new(Code::Internal, "a decision was discarded too often")),
+            observed: 0,
+        })
+    }
+
+    /// A time above every one stamped before, and not behind this node's clock.
+    fn stamp(&self) -> Hlc {
+        Hlc(self.host.clock.now().0.max(self.clock.0 + 1))
+    }
+
+    /// A panic while deciding concerns this execution alone (DESIGN 3, rule 8; A27).
+    fn quarantine(&mut self, key: &ExecutionKey) -> Decided {
+        tracing::error!(
+            shard = self.shard,
+            namespace = %key.namespace,
+            id = %key.id,
+            "a decision panicked; this execution is quarantined until the shard's next leader"
+        );
+        self.quarantined.insert(key.clone());
+        self.grants.retain(|(granted, _)| granted != key);
+        Decided { result: Err(quarantined(key)), observed: 0 }
+    }
+
+    /// Takes an execution out of the cache, or loads it, with the run that `target` names.
+    fn draft(
+        &mut self,
+        key: &ExecutionKey,
+        target: Target,
+    ) -> Result<(Cached, Draft), StorageError> {
+        let mut cached = match self.cache.take(key) {
+            Some(cached) => cached,
+            None => {
+                let view = self.host.store.view();
+                let (record, mark) = load::record(view.as_ref(), self.shard, key)?;
+                Cached::new(RecordLive { record, changes: Vec::new() }, mark)
+            }
+        };
+        let run = match target {
+            Target::Run(run) => Some(run),
+            Target::Current => cached.record.record.current.as_ref().map(|c| c.run_id()),
+        };
+        let mut runs = Vec::new();
+        if let Some(run) = run {
+            runs.extend(self.run_of(key, &mut cached, run)?);
+        }
+        let record = std::mem::take(&mut cached.record);
+        Ok((cached, Draft { key: key.clone(), record, runs }))
+    }
+
+    /// The live run out of `cached`, loaded when it is not there; `None` when it does not exist.
+    fn run_of(
+        &mut self,
+        key: &ExecutionKey,
+        cached: &mut Cached,
+        run: RunId,
+    ) -> Result<Option<Live>, StorageError> {
+        if !cached.runs.contains_key(&run) {
+            let view = self.host.store.view();
+            let Some((state, mark)) = load::run(view.as_ref(), self.shard, key, run)? else {
+                return Ok(None);
+            };
+            let live = Live::loaded(run, state);
+            cached.runs.insert(run, CachedRun { live, mark, pending: VecDeque::new() });
+        }
+        let held = cached.runs.get_mut(&run);
+        Ok(held.map(|held| std::mem::replace(&mut held.live, Live::new(run))))
+    }
+
+    /// Brings an execution back to before a discarded draft: what the tables have, then what is
+    /// on its way to them (A20: cheaper than a copy for each decision).
+    fn restore(
+        &mut self,
+        key: &ExecutionKey,
+        cached: &mut Cached,
+        draft: Draft,
+        overlay: Option<Overlay>,
+    ) -> Result<(), StorageError> {
+        let view = self.host.store.view();
+        let (mut record, _) = load::record(view.as_ref(), self.shard, key)?;
+        for change in not_in(&cached.pending, record.seq) {
+            holdfast_engine::id_record::apply(&mut record, change);
+        }
+        cached.record = RecordLive { record, changes: Vec::new() };
+        let mut overlay = overlay;
+        for live in draft.runs {
+            let Some(held) = cached.runs.get_mut(&live.run) else { continue };
+            let loaded = load::run(view.as_ref(), self.shard, key, live.run)?;
+            let mut state = loaded.map_or_else(holdfast_engine::live::fresh, |(state, _)| state);
+            let mut dirty = rows::Dirty::default();
+            for change in not_in(&held.pending, state.seq) {
+                holdfast_engine::workflow::apply(&mut state, change, &mut dirty);
+            }
+            held.live = Live::loaded(live.run, state);
+            held.live.overlay = overlay.take().unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Takes in what a decision pushed: changes and rows go into the open entry, the states back
+    /// into the cache.
+    fn absorb(
+        &mut self,
+        key: &ExecutionKey,
+        mut cached: Cached,
+        draft: Draft,
+        result: Result<Reply, Rejection>,
+    ) -> Result<Decided, StorageError> {
+        let entry = self.open_entry();
+        let mut out = EntryDraft { key: key.clone(), parts: Vec::new(), rows: Vec::new() };
+        let mut moves = Moves::new();
+        let mut record = draft.record;
+        let changes = std::mem::take(&mut record.changes);
+        if !changes.is_empty() && record.record.current.is_none() {
+            // The last run left: an id without runs leaves no trace. Its request ids are older
+            // than their window, since retention is longer than that.
+            let base = record.record.seq - changes.len() as u64;
+            out.parts.push(dropped(Slot::Id, base));
+            record = RecordLive::default();
+            cached.mark = FoldMark::default();
+            cached.pending.clear();
+        } else if !changes.is_empty() {
+            let seq = record.record.seq;
+            let state = || Bytes::from(record.record.encode_to_vec());
+            out.parts.push(part(Slot::Id, seq, &changes, &mut cached.mark, state));
+            cached.pending.push_back(pending(entry, seq, changes));
+        }
+        cached.record = record;
+        for live in draft.runs {
+            self.absorb_run(key, &mut cached, live, &mut out, &mut moves)?;
+        }
+        if !out.parts.is_empty() {
+            cached.observed = entry;
+            self.batch.add(out, moves);
+        }
+        let observed = cached.observed;
+        self.cache.put(key.clone(), cached, self.applied);
+        Ok(Decided { result, observed })
+    }
+
+    fn absorb_run(
+        &mut self,
+        key: &ExecutionKey,
+        cached: &mut Cached,
+        mut live: Live,
+        out: &mut EntryDraft,
+        moves: &mut Moves,
+    ) -> Result<(), StorageError> {
+        let entry = self.open_entry();
+        let run = live.run;
+        if live.overlay.grants.is_empty() {
+            self.grants.remove(&(key.clone(), run));
+        } else if self.grants.insert((key.clone(), run)) && self.grants.len() == 1 {
+            self.first_grant = self.host.clock.now();
+        }
+        let changes = std::mem::take(&mut live.changes);
+        let dirty = std::mem::take(&mut live.dirty);
+        let diff = rows::diff(&mut live.rows, &live.state, &dirty);
+        row_ops::of_run(self.shard, key, run, &diff, &mut out.rows, moves);
+        if live.state.deleted {
+            self.delete_run(key, run, live.state.seq - changes.len() as u64, out)?;
+            cached.runs.remove(&run);
+            self.effect(key, run, diff, true);
+            return Ok(());
+        }
+        let mut held = cached.runs.remove(&run).unwrap_or_else(|| CachedRun {
+            live: Live::new(run),
+            mark: FoldMark::default(),
+            pending: VecDeque::new(),
+        });
+        if !changes.is_empty() {
+            let seq = live.state.seq;
+            let state = || Bytes::from(live.state.encode_to_vec());
+            out.parts.push(part(Slot::Run(run), seq, &changes, &mut held.mark, state));
+            let wrote = changes.iter().any(|change| matches!(change, Change::Event(_)));
+            held.pending.push_back(pending(entry, seq, changes));
+            self.effect(key, run, diff, wrote);
+        }
+        held.live = live;
+        cached.runs.insert(run, held);
+        Ok(())
+    }
+
+    /// The rows of a run that leaves: its history, in drafts of rows alone when there is much of
+    /// it, and at last the slot itself.
+    fn delete_run(
+        &mut self,
+        key: &ExecutionKey,
+        run: RunId,
+        base: ChangeSeq,
+        out: &mut EntryDraft,
+    ) -> Result<(), StorageError> {
+        let range = history::range(&RunKey { shard: self.shard, execution: key.clone(), run });
+        let mut keys = Vec::new();
+        let view = self.host.store.view();
+        view.scan(&range.start, &range.end, Direction::Forward, &mut |key, _| {
+            keys.push(Bytes::copy_from_slice(key));
+            ControlFlow::Continue(())
+        })?;
+        let mut ops = Vec::new();
+        let mut bytes = 0;
+        for row in keys {
+            bytes += row.len() + 8;
+            ops.push(Op::Delete { key: row });
+            if bytes > DELETE_CHUNK {
+                bytes = 0;
+                let rows = std::mem::take(&mut ops);
+                self.batch.add(
+                    EntryDraft { key: key.clone(), parts: Vec::new(), rows },
+                    Moves::new(),
+                );
+            }
+        }
+        out.rows.extend(ops);
+        out.parts.push(dropped(Slot::Run(run), base));
+        Ok(())
+    }
+
+    /// Remembers what follows from a run's rows once the open entry is applied.
+    fn effect(&mut self, key: &ExecutionKey, run: RunId, diff: RowDiff, wake: bool) {
+        self.batch.effects.push(RunEffects { key: key.clone(), run, diff, wake });
+    }
+
+    /// The number of the entry that is being filled; the first of a reign is 1.
+    pub(super) fn open_entry(&self) -> u64 {
+        self.proposed + 1
+    }
+}
+
+/// The changes after `seq`.
+fn not_in(pending: &VecDeque<Pending>, seq: ChangeSeq) -> impl Iterator<Item = &Change> {
+    pending.iter().flat_map(move |p| {
+        let numbered = p.changes.iter().zip(p.base + 1..);
+        numbered.filter(move |(_, n)| *n > seq).map(|(change, _)| change)
+    })
+}
+
+fn pending(entry: u64, seq: ChangeSeq, changes: Vec<Change>) -> Pending {
+    Pending { entry, base: seq - changes.len() as u64, changes }
+}
+
+/// The wire form of a slot's changes, with a checkpoint when one is due.
+fn part(
+    slot: Slot,
+    seq: ChangeSeq,
+    changes: &[Change],
+    mark: &mut FoldMark,
+    state: impl FnOnce() -> Bytes,
+) -> SlotPart {
+    let mut wire = Vec::with_capacity(changes.len());
+    for change in changes {
+        let (tag, body) = change.encode();
+        mark.count(tag, body.len());
+        wire.push(WireChange { tag, body });
+    }
+    let checkpoint = mark.is_due().then(state);
+    if let Some(state) = &checkpoint {
+        mark.written(state.len());
+    }
+    SlotPart { slot, base: seq - changes.len() as u64, changes: wire, checkpoint, drop: false }
+}
+
+fn dropped(slot: Slot, base: ChangeSeq) -> SlotPart {
+    SlotPart { slot, base, changes: Vec::new(), checkpoint: None, drop: true }
+}
+
+fn quarantined(key: &ExecutionKey) -> Rejection {
+    let message = format!("workflow {} is quarantined after an internal failure", key.id);
+    Rejection::new(Code::Internal, message)
+}

@@ -1,0 +1,227 @@
+//! The leader of a shard: takes inputs, decides them on its own uncommitted drafts, has them
+//! agreed on, and answers once that is done (DESIGN 3).
+//!
+//! ```text
+//! inbox -> decide -> open entry -> propose -> (quorum, synced, applied) -> effects, answers
+//! ```
+//!
+//! [`Serving`] is everything a leader knows during one reign, without a single await: it can be
+//! dropped whole when the reign ends. [`run`] is the loop around it.
+
+mod decide;
+mod hand_out;
+mod open;
+mod reads;
+mod row_ops;
+mod serve;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use holdfast_engine::ids::{EventId, ExecutionKey, Hlc, RunId};
+use holdfast_engine::namespace::NamespaceView;
+use holdfast_engine::rows::RowDiff;
+use holdfast_engine::{Input, Limits, Rejection, Reply};
+use holdfast_storage::tables::ShardId;
+use holdfast_storage::tables::backlog::QueueKey;
+use holdfast_storage::tables::counter::CounterKey;
+use bytes::Bytes;
+use holdfast_storage::GroupId;
+use tokio::sync::{oneshot, watch};
+
+use crate::cache::Cache;
+use crate::deadlines::Wheel;
+use crate::entry::{EntryDraft, EntryLimits, Reign};
+use crate::group::Group;
+use crate::host::Host;
+use crate::hubs::{Hubs, TaskRef, LentPoller};
+use crate::registry::RegistryWatch;
+use crate::waits::Waits;
+
+use hand_out::Queue;
+pub use crate::admission::AdmissionLimits;
+pub(crate) use serve::{Inbox, run};
+
+/// How a shard batches and how much it holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShardConfig {
+    /// Entries on their way at once. One is being synced while the next fills behind it.
+    pub pipeline: usize,
+    /// Drafts in one entry at most; bytes are bounded by [`EntryLimits`].
+    pub entry_drafts: usize,
+    /// How long a start may stay a grant (DESIGN 3.5).
+    pub start_flush: std::time::Duration,
+    /// Bytes of executions in memory.
+    pub cache_bytes: usize,
+    /// The inbox.
+    pub admission: AdmissionLimits,
+}
+
+impl Default for ShardConfig {
+    fn default() -> ShardConfig {
+        ShardConfig {
+            pipeline: 2,
+            entry_drafts: 512,
+            start_flush: std::time::Duration::from_millis(20),
+            cache_bytes: 64 << 20,
+            admission: AdmissionLimits::default(),
+        }
+    }
+}
+
+/// Why a call has no answer of the engine.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// A rule refuses it.
+    #[error("{}", .0.message)]
+    Rejected(Rejection),
+    /// No leader, leadership lost on the way, or stopping. Trying again is right; what happened
+    /// to a change is not known.
+    #[error("{0}")]
+    Unavailable(&'static str),
+}
+
+impl From<Rejection> for SubmitError {
+    fn from(rejection: Rejection) -> SubmitError {
+        SubmitError::Rejected(rejection)
+    }
+}
+
+/// What a history reader waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HistoryWait {
+    /// Nothing: what is there.
+    None,
+    /// An event at or after this one, or the end of the run.
+    Event(EventId),
+    /// The end of the run.
+    Close,
+}
+
+/// The answer to an input, and for a history read that has to wait, what wakes it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) reply: Reply,
+    pub(crate) parked: Option<oneshot::Receiver<()>>,
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub(crate) enum ReplyTo {
+    /// A call that waits.
+    Caller(oneshot::Sender<Result<Answer, SubmitError>>, HistoryWait),
+    /// A poller that gets the task of a queue.
+    Poller(Box<LentPoller>, TaskRef),
+}
+
+/// An input on its way to its decision.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) key: ExecutionKey,
+    pub(crate) input: Input,
+    pub(crate) namespace: Arc<NamespaceView>,
+    pub(crate) to: ReplyTo,
+}
+
+/// An answer that is held until what it rests on is committed (DESIGN 3.1).
+#[derive(Debug)]
+struct Held {
+    to: ReplyTo,
+    result: Result<Reply, Rejection>,
+    parked: Option<oneshot::Receiver<()>>,
+}
+
+/// What follows from a draft once it is applied.
+#[derive(Debug)]
+struct RunEffects {
+    key: ExecutionKey,
+    run: RunId,
+    diff: RowDiff,
+    /// History grew, or the run left: long polls look again.
+    wake: bool,
+}
+
+/// The entry that is being filled.
+#[derive(Debug, Default)]
+struct Batch {
+    drafts: Vec<EntryDraft>,
+    bytes: usize,
+    moves: Vec<(CounterKey, i64)>,
+    effects: Vec<RunEffects>,
+    held: Vec<Held>,
+}
+
+impl Batch {
+    fn add(&mut self, draft: EntryDraft, moves: Vec<(CounterKey, i64)>) {
+        self.bytes += draft.encoded_len();
+        self.drafts.push(draft);
+        self.moves.extend(moves);
+    }
+
+    fn is_full(&self, config: &ShardConfig) -> bool {
+        // Half of the limit leaves room for the draft that tips it, unless that one is huge.
+        self.bytes >= EntryLimits::ENTRY_BYTES / 2 || self.drafts.len() >= config.entry_drafts
+    }
+}
+
+/// An entry that was proposed and is not applied yet.
+#[derive(Debug)]
+struct InFlight {
+    number: u64,
+    effects: Vec<RunEffects>,
+    held: Vec<Held>,
+}
+
+/// A shard as this node takes part in it, across reigns.
+pub(crate) struct Leading {
+    pub(crate) shard: ShardId,
+    pub(crate) group: Group,
+    pub(crate) host: Host,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) config: ShardConfig,
+    pub(crate) hubs: Arc<Hubs>,
+    pub(crate) registry: RegistryWatch,
+    pub(crate) inbox: Arc<Inbox>,
+    /// Shows whether this node serves the shard now.
+    pub(crate) serving: watch::Sender<bool>,
+    /// The least counter that the next reign of the same term may carry.
+    pub(crate) reigns: u64,
+}
+
+/// Everything a leader knows during one reign.
+struct Serving {
+    shard: ShardId,
+    group: GroupId,
+    host: Host,
+    limits: Arc<Limits>,
+    config: ShardConfig,
+    hubs: Arc<Hubs>,
+    registry: RegistryWatch,
+    reign: Reign,
+    /// Highest time stamped or applied.
+    clock: Hlc,
+    /// Entries proposed in this reign; the next has seq `proposed`.
+    proposed: u64,
+    /// Entries of this reign that are applied.
+    applied: u64,
+    cache: Cache,
+    batch: Batch,
+    /// Full entries, in order, that wait for a place in the pipeline.
+    in_flight: VecDeque<InFlight>,
+    /// Answers without a change of their own that wait for a read index.
+    reads: Vec<Held>,
+    /// Runs with grants that are not durable.
+    grants: BTreeSet<(ExecutionKey, RunId)>,
+    first_grant: Hlc,
+    wheel: Wheel,
+    /// Deadline rows before this key are gone (A16).
+    low_water: Bytes,
+    /// Deadlines fired since it was last moved.
+    fired: u64,
+    queues: BTreeMap<QueueKey, Queue>,
+    /// Queues by when their next task of the future may go out.
+    delayed: BTreeSet<(Hlc, QueueKey)>,
+    counters: BTreeMap<CounterKey, i64>,
+    waits: Waits,
+    quarantined: BTreeSet<ExecutionKey>,
+}

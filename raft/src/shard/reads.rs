@@ -1,0 +1,29 @@
+//! Answers that need no entry, and when they may leave (DESIGN 3.1, 9).
+//!
+//! An answer that rests on an uncommitted draft waits for that draft's entry. One that rests on
+//! applied state alone waits for a read index: a deposed leader that does not know it yet must
+//! not answer, be it a describe, a refusal or a task for a worker. One round serves all that wait.
+
+use super::{Held, Serving};
+
+impl Serving {
+    /// Holds an answer until entry `observed` is applied, or until the next read index.
+    pub(super) fn hold(&mut self, held: Held, observed: u64) {
+        if observed > self.proposed {
+            self.batch.held.push(held);
+        } else if observed > self.applied {
+            let entry = self.in_flight.iter_mut().find(|entry| entry.number == observed);
+            match entry {
+                Some(entry) => entry.held.push(held),
+                None => self.reads.push(held),
+            }
+        } else {
+            self.reads.push(held);
+        }
+    }
+
+    /// Takes the answers that the next read index will release.
+    pub(super) fn start_reads(&mut self) -> Vec<Held> {
+        std::mem::take(&mut self.reads)
+    }
+}

@@ -1,0 +1,88 @@
+//! Long polls on history: parked on the leader, woken by apply, answered when leadership goes.
+
+use std::collections::BTreeMap;
+
+use holdfast_engine::ids::RunId;
+use tokio::sync::oneshot;
+
+/// How many long polls one shard parks; one more is refused.
+pub(crate) const PARKED: usize = 20_000;
+
+/// The parked long polls of a shard, by run.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
+    parked: BTreeMap<RunId, Vec<oneshot::Sender<()>>>,
+    count: usize,
+}
+
+impl Waits {
+    /// Parks a poll until the run changes. `None` when too many are parked.
+    pub(crate) fn park(&mut self, run: RunId) -> Option<oneshot::Receiver<()>> {
+        if self.count >= PARKED {
+            self.sweep();
+            if self.count >= PARKED {
+                return None;
+            }
+        }
+        let (wake, woken) = oneshot::channel();
+        let parked = self.parked.entry(run).or_default();
+        parked.retain(|waiting| !waiting.is_closed());
+        parked.push(wake);
+        self.count += 1;
+        Some(woken)
+    }
+
+    /// History of `run` was written: everyone looks again.
+    pub(crate) fn wake(&mut self, run: RunId) {
+        for waiting in self.parked.remove(&run).unwrap_or_default() {
+            self.count = self.count.saturating_sub(1);
+            // A poll that went away needs no answer.
+            let _ = waiting.send(());
+        }
+    }
+
+    /// Leadership is lost or the node stops: everyone looks again, elsewhere.
+    pub(crate) fn wake_all(&mut self) {
+        self.parked.clear();
+        self.count = 0;
+    }
+
+    /// Forgets polls that went away.
+    fn sweep(&mut self) {
+        self.parked.retain(|_, waiting| {
+            waiting.retain(|w| !w.is_closed());
+            !waiting.is_empty()
+        });
+        self.count = self.parked.values().map(Vec::len).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_engine::ids::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_change_wakes_its_run_only() {
+        let (one, two) = (Uuid([1; 16]), Uuid([2; 16]));
+        let mut waits = Waits::default();
+        let mut first = waits.park(one).expect("room");
+        let mut second = waits.park(two).expect("room");
+        waits.wake(one);
+        assert_eq!(first.try_recv(), Ok(()));
+        assert!(matches!(second.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        waits.wake_all();
+        assert!(matches!(second.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+    }
+
+    #[test]
+    fn parked_polls_are_bounded_and_gone_ones_make_room() {
+        let mut waits = Waits::default();
+        let mut held: Vec<_> =
+            (0..PARKED).map(|n| waits.park(Uuid::v4(n as u128)).expect("room")).collect();
+        assert!(waits.park(Uuid::NIL).is_none());
+        held.pop();
+        assert!(waits.park(Uuid::NIL).is_some());
+    }
+}
