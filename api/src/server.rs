@@ -15,9 +15,11 @@ use holdfast_raft::links::LoopLinks;
 use holdfast_raft::node::{Node, NodeConfig, StartError};
 use holdfast_raft::shard::SubmitError;
 use holdfast_storage::rocks::{self, Format, Opened};
+use holdfast_storage::{Log, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::health_server::HealthServer;
@@ -116,6 +118,7 @@ pub struct Server {
     address: SocketAddr,
     data: PathBuf,
     node: Node,
+    folder: Folder,
     draining: watch::Sender<bool>,
     serving: JoinHandle<()>,
     // Last, so that it goes when everything that writes into it is gone.
@@ -134,6 +137,7 @@ impl Server {
         let (data, temporary) = place(&options.data)?;
         let opened = open(&data, options.shards, options.shards_of_new).await?;
         let shards = opened.format.shards;
+        let folder = Folder { store: opened.store.clone(), log: opened.log.clone() };
         let host = Host {
             clock: Arc::new(SystemClock::new()),
             rng: Arc::new(OsRng),
@@ -159,7 +163,7 @@ impl Server {
         }
         let serving = tokio::spawn(serve(listener, frontend, drain));
         tracing::info!(%address, data = %data.display(), shards, "serving");
-        Ok(Server { address, data, node, draining, serving, temporary })
+        Ok(Server { address, data, node, folder, draining, serving, temporary })
     }
 
     /// Where it listens.
@@ -186,9 +190,40 @@ impl Server {
         }
         self.node.stop().await;
         drop(self.node);
+        self.folder.close().await;
         if let Some(Err(error)) = self.temporary.map(tempfile::TempDir::close) {
             tracing::warn!(%error, "the folder of the data could not be removed");
         }
+    }
+}
+
+/// The open data folder. Held to the end, so that the server is the one who closes it: its last
+/// other users let go of it a moment after they were told to end.
+struct Folder {
+    store: Arc<dyn Store>,
+    log: Arc<dyn Log>,
+}
+
+impl Folder {
+    /// Closes the folder; whoever comes next finds it free.
+    async fn close(self) {
+        let Folder { store, log } = self;
+        alone(&store).await;
+        // Closing blocks for the disk.
+        let closed = tokio::task::spawn_blocking(move || drop(store)).await;
+        alone(&log).await;
+        let closed = closed.and(tokio::task::spawn_blocking(move || drop(log)).await);
+        if closed.is_err() {
+            tracing::warn!("the closing of the data folder was interrupted");
+        }
+    }
+}
+
+/// Waits until nobody else uses `part`, for two seconds at most.
+async fn alone<T: ?Sized>(part: &Arc<T>) {
+    let end = Instant::now() + Duration::from_secs(2);
+    while Arc::strong_count(part) > 1 && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -233,7 +268,8 @@ async fn open(path: &Path, shards: Option<u32>, of_new: u32) -> Result<Opened, S
 
 /// Serves until `drain` turns true and the calls of every connection are done.
 async fn serve(listener: TcpListener, frontend: Frontend, mut drain: watch::Receiver<bool>) {
-    let health = HealthService::new(drain.clone());
+    let health = HealthServer::new(HealthService::new(drain.clone()))
+        .accept_compressed(CompressionEncoding::Gzip);
     let workflow = WorkflowServiceServer::new(frontend.clone())
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(usize::MAX)
@@ -252,10 +288,12 @@ async fn serve(listener: TcpListener, frontend: Frontend, mut drain: watch::Rece
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(8 << 20)
         .max_concurrent_streams(10_000)
+        // A worker that stops withdraws all its polls at once, and some may just have been sent.
+        .http2_max_pending_accept_reset_streams(Some(500))
         .layer(MapResponseLayer::new(transport_status))
         .add_service(workflow)
         .add_service(operator)
-        .add_service(HealthServer::new(health))
+        .add_service(health)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopped)
         .await;
     if let Err(error) = ended {

@@ -1,6 +1,7 @@
 //! Structured logs, to standard error. Standard output belongs to the commands.
 
 use std::fmt;
+use std::io::IsTerminal;
 use std::str::FromStr;
 
 use clap::ValueEnum;
@@ -50,11 +51,12 @@ pub fn start(level: Level, format: Format) {
     // The libraries below are talkative and of use only to whoever debugs them.
     let rules = format!("{level},openraft=off,h2=off,hyper=off,tonic=off,tower=off");
     let filter = EnvFilter::from_str(&rules).unwrap_or_default();
-    let logs = logs().with_env_filter(filter).with_writer(std::io::stderr);
+    let ansi = format == Format::Pretty && std::io::stderr().is_terminal();
+    let logs = logs().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
     // An error means that the process logs already (tests do).
     let _already = match format {
         Format::Pretty => logs.with_target(false).try_init(),
         Format::Json => logs.json().flatten_event(true).try_init(),
-        Format::Text => logs.with_ansi(false).try_init(),
+        Format::Text => logs.try_init(),
     };
 }

@@ -31,8 +31,15 @@ trap finish EXIT
 
 read -r port http < <(python3 -c '
 import socket
-sockets = [socket.socket() for _ in range(2)]
-for s in sockets: s.bind(("127.0.0.1", 0))
+import random
+sockets = []
+# Below the ports that the system gives to connections, which may be taken again at any moment.
+while len(sockets) < 2:
+    s = socket.socket()
+    try: s.bind(("127.0.0.1", random.randrange(15000, 30000)))
+    except OSError: continue
+    sockets.append(s)
+
 print(*(s.getsockname()[1] for s in sockets))')
 # The flags are one line of words: they are meant to be split.
 TMPDIR=$scratch "$binary" server start-dev --headless --port "$port" --http-port "$http" $(<"$kit/server-flags") \

@@ -210,6 +210,7 @@ fn the_log_is_not_purged_beyond_what_is_flushed() {
         node.group.raft().trigger().purge_log(durable + 5).await.expect("asked");
         settle().await;
         assert_eq!(log.state(GROUP).expect("reads").purged.map(|(_, index)| index), Some(durable));
+        node.group.barrier().await.expect("openraft knew that it must not, so nothing was refused");
         let (log, store) = node.crash(&links, 0);
         let node = Node::open(1, &[1].into(), &links, log, store).await.expect("opens");
         node.group.await_serving().await.expect("serves");

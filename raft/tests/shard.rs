@@ -119,11 +119,7 @@ impl Rig {
         }
     }
 
-    fn poll(
-        &self,
-        task: TaskType,
-        for_ms: u64,
-    ) -> JoinHandle<Result<Option<Reply>, SubmitError>> {
+    fn poll(&self, task: TaskType, for_ms: u64) -> JoinHandle<Result<Option<Reply>, SubmitError>> {
         let poll = Poll {
             namespace: self.namespace.clone(),
             queue: "q".to_owned(),
@@ -213,10 +209,8 @@ fn activity(attempts: i32) -> Command {
                 activity_type: Some(ActivityType { name: "act".to_owned() }),
                 task_queue: Some(TaskQueue { name: "q".to_owned(), ..Default::default() }),
                 start_to_close_timeout: Some(holdfast_proto::duration(60_000_000_000)),
-                retry_policy: (attempts > 0).then(|| RetryPolicy {
-                    maximum_attempts: attempts,
-                    ..Default::default()
-                }),
+                retry_policy: (attempts > 0)
+                    .then(|| RetryPolicy { maximum_attempts: attempts, ..Default::default() }),
                 ..Default::default()
             },
         )),
@@ -479,9 +473,9 @@ fn a_panic_concerns_one_execution() {
         );
         let others: Vec<String> = (0..8).map(|n| format!("well{n}")).collect();
         assert!(
-            others.iter().any(|id| {
-                ExecutionKey::workflow(rig.namespace.id, id).shard(2) == shard
-            }),
+            others
+                .iter()
+                .any(|id| { ExecutionKey::workflow(rig.namespace.id, id).shard(2) == shard }),
             "some must share the shard"
         );
         for id in others {
@@ -517,7 +511,8 @@ fn a_hot_execution_is_refused() {
         rig.start("hot").await;
         rig.log.set_gated(true);
         // The pipeline fills and the shard stops taking inputs; what comes then waits.
-        let asked: Vec<_> = (0..4000).map(|n| rig.ask("hot", signal("hot", &format!("s{n}")))).collect();
+        let asked: Vec<_> =
+            (0..4000).map(|n| rig.ask("hot", signal("hot", &format!("s{n}")))).collect();
         settle().await;
         rig.log.set_gated(false);
         rig.log.release_all();

@@ -73,6 +73,39 @@ fn a_follower_behind_the_purged_log_gets_the_rows() {
     });
 }
 
+/// The same while it runs: what it remembers of its slots is of before.
+#[test]
+fn a_running_follower_that_fell_behind_gets_the_rows() {
+    run(54, async {
+        let mut cluster = Cluster::of_three().await;
+        let (leader, term) = cluster.leader().await;
+        let reign = Reign { term, counter: 1 };
+        let away = cluster.others(leader)[0];
+        for n in 0..30 {
+            if n == 4 {
+                cluster.agree().await;
+                let others = cluster.others(away);
+                cluster.links.isolate(away, others);
+            }
+            cluster.node(leader).propose(term, &entry(reign, n, n)).await;
+            let end = cluster.node(leader).ended.recv().await.expect("an end");
+            assert!(matches!(end.how, Proposed::Accepted { .. }));
+        }
+        cluster.node(leader).store.flush().expect("flushes");
+        cluster.node(leader).group.purge(0).await.expect("purges");
+        pass(300).await;
+        cluster.links.heal();
+        cluster.agree().await;
+        assert!(cluster.node(away).log.state(GROUP).expect("reads").purged.is_some());
+        for n in 30..33 {
+            cluster.node(leader).propose(term, &entry(reign, n, n)).await;
+            cluster.node(leader).ended.recv().await.expect("an end");
+        }
+        cluster.agree().await;
+        assert_eq!(verify(cluster.node(away).store.as_ref()), 33);
+    });
+}
+
 /// openraft has nothing new to say then, and says nothing: nobody may wait for it.
 #[test]
 fn a_flush_without_news_ends() {

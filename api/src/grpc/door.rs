@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_engine::namespace::NamespaceView;
+use holdfast_engine::namespace::{NamespaceView, SYSTEM_NAMESPACE};
 use holdfast_engine::token::TaskToken;
 use holdfast_engine::validate::Door;
 use holdfast_engine::{Code, IdSource, Rejection};
@@ -68,11 +68,12 @@ impl Frontend {
             .ok_or_else(|| refused(Rejection::invalid("Error deserializing task token.")))?;
         let namespace = self.node.namespace_by_id(token.namespace_id()).await.map_err(status)?;
         if !name.is_empty() && name != namespace.name {
-            let named = self.namespace(name, Needs::Alive).await?;
-            if named.id != namespace.id {
-                let text = "Operation requested with a token from a different namespace.";
-                return Err(refused(Rejection::invalid(text)));
+            // One that does not exist is NOT_FOUND; the reference's own does exist there.
+            if name != SYSTEM_NAMESPACE {
+                self.namespace(name, Needs::Alive).await?;
             }
+            let text = "Operation requested with a token from a different namespace.";
+            return Err(refused(Rejection::invalid(text)));
         }
         admit(&namespace, Needs::Alive)?;
         Ok((namespace, token))

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 from temporalio import activity, workflow
 from temporalio.common import RetryPolicy
@@ -93,7 +94,7 @@ class Echo:
     """Touches nothing but its argument."""
 
     @workflow.run
-    async def run(self, value: object) -> object:
+    async def run(self, value: Any) -> Any:
         return value
 
 

@@ -29,4 +29,5 @@ if [ ! -e "$env/complete" ]; then
 fi
 
 cd "$here"
-exec env PYTHONDONTWRITEBYTECODE=1 "$env/bin/python" -m pytest -p no:cacheprovider "$@"
+# Without Rust's traces through Python, which are longer than everything else.
+exec env PYTHONDONTWRITEBYTECODE=1 RUST_BACKTRACE=0 "$env/bin/python" -m pytest -p no:cacheprovider "$@"

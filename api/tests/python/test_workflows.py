@@ -13,6 +13,7 @@ from temporalio.worker import Worker
 
 import flows
 from history import events, kind, kinds
+from server import Server
 from waiting import until
 
 
@@ -206,8 +207,10 @@ async def test_fifty_at_once(client: Client, queue: str) -> None:
         assert (await kinds(handle)).count("ACTIVITY_TASK_COMPLETED") == 1
 
 
-async def test_two_workers_share_a_queue(client: Client, queue: str) -> None:
-    async with worker(client, queue, identity="one"), worker(client, queue, identity="two"):
+async def test_two_workers_share_a_queue(client: Client, shared: Server, queue: str) -> None:
+    # The SDK allows a client one worker per queue.
+    other = await Client.connect(shared.address)
+    async with worker(client, queue, identity="one"), worker(other, queue, identity="two"):
         runs = [
             client.execute_workflow(flows.Hello.run, str(number), id=f"{queue}-{number}", task_queue=queue)
             for number in range(40)

@@ -292,6 +292,7 @@ pub fn closed(state: &mut State, status: WorkflowExecutionStatus, dirty: &mut Di
     assert!(state.buffered.is_empty(), "nothing waits when a run closes");
     state.status = status as i32;
     state.closed_at = state.last_event_at;
+    state.closed_seq = state.seq;
     all_rows(state, dirty);
 }
 

@@ -112,7 +112,8 @@ fn execution_at(state: &State) -> u64 {
 
 /// How often the run changed. Temporal counts transactions; a run here counts its changes.
 fn transitions(state: &State) -> i64 {
-    i64::try_from(state.seq).unwrap_or(i64::MAX)
+    let seq = if state.closed_at == 0 { state.seq } else { state.closed_seq };
+    i64::try_from(seq).unwrap_or(i64::MAX)
 }
 
 fn memo(state: &State) -> Option<Memo> {

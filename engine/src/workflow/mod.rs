@@ -140,6 +140,9 @@ pub struct State {
     /// The workflow task that completed last, for a heartbeat that follows it.
     #[prost(message, optional, tag = "26")]
     pub beat: Option<workflow_task::Beat>,
+    /// `seq` when it closed; 0 while open. Lists show it, so that it may not move afterwards.
+    #[prost(uint64, tag = "27")]
+    pub closed_seq: ChangeSeq,
 }
 
 impl State {

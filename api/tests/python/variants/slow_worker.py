@@ -35,7 +35,15 @@ class SlowHello:
 
 async def main() -> None:
     client = await Client.connect(sys.argv[1])
-    await Worker(client, task_queue=QUEUE, workflows=[SlowHello], activities=[slow_hello]).run()
+    worker = Worker(
+        client,
+        task_queue=QUEUE,
+        workflows=[SlowHello],
+        activities=[slow_hello],
+        # How long a task waits for the worker that knows the workflow before another may have it.
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
+    )
+    await worker.run()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ use crate::input::{ActivityRef, Input, Poller, Reply, Target};
 use crate::testing::{World, completion};
 use crate::token::TaskToken;
 use crate::workflow::target;
-use holdfast_proto::common::WorkflowExecution;
+use holdfast_proto::common::{RetryPolicy, WorkflowExecution};
 use holdfast_proto::enums::TaskQueueKind;
 use holdfast_proto::workflowservice as rpc;
 
@@ -265,7 +265,10 @@ fn inputs_lead_to_their_run() {
     let task = w.poll();
     let named = |run: &str, first: &str| {
         target(&Input::Terminate(Box::new(rpc::TerminateWorkflowExecutionRequest {
-            workflow_execution: Some(WorkflowExecution { run_id: run.to_owned(), ..Default::default() }),
+            workflow_execution: Some(WorkflowExecution {
+                run_id: run.to_owned(),
+                ..Default::default()
+            }),
             first_execution_run_id: first.to_owned(),
             ..Default::default()
         })))
@@ -371,6 +374,52 @@ fn tasks_of_runs_that_are_gone_are_gone() {
 => gone
 > 0.000  polls task 2 stamp 0 on queue
 => gone
+",
+    );
+}
+
+#[test]
+fn an_early_deadline_leaves_a_grant_alone() {
+    let mut w = World::new();
+    w.start();
+    w.turn(vec![timer("t", 10)]);
+    w.signal("s", "r");
+    w.poll();
+    w.forget();
+    let run = w.current();
+    w.say(Input::Due { run });
+    w.expect(
+        "
+> 0.000 due
+=> done
+",
+    );
+}
+
+#[test]
+fn a_counted_attempt_is_durable_at_once_and_behind_what_was_granted_before() {
+    let mut w = World::new();
+    w.start();
+    let task = w.poll();
+    let activity = crate::workflow::rig::activity("a", |a| {
+        a.retry_policy = Some(RetryPolicy { maximum_attempts: 2, ..RetryPolicy::default() });
+    });
+    let mut request = completion(vec![activity]);
+    request.force_create_new_workflow_task = true;
+    w.complete_with(&task.token, request);
+    w.poll();
+    let row = w.live().rows.activities[&5].clone();
+    w.forget();
+    w.poll_as(&row, "worker");
+    w.expect(
+        "
+> 0.000 worker polls activity 5 stamp 1 on queue
+  7 WORKFLOW_TASK_STARTED of 6 by worker
+  attempt of 5 started by worker
+  row - Workflow queue of 6 attempt 1 stamp 0 at 0.000
+  row - Activity queue of 5 attempt 1 stamp 1 at 0.000
+  deadline 10.000
+=> activity task a attempt 1
 ",
     );
 }

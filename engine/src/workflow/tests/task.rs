@@ -689,3 +689,32 @@ fn a_long_history_suggests_to_continue_as_new() {
     assert!(a.suggest_continue_as_new);
     assert_eq!(a.history_size_bytes as u64, w.state().history_bytes);
 }
+
+#[test]
+fn a_timer_due_with_the_task_that_holds_it_up_is_news_for_the_next() {
+    let mut w = World::new();
+    w.start();
+    let task = w.poll();
+    let mut request = completion(vec![timer("t", 5)]);
+    request.force_create_new_workflow_task = true;
+    w.complete_with(&task.token, request);
+    w.poll();
+    w.flush();
+    w.forget();
+    w.wait(11.0);
+    let run = w.current();
+    w.say(Input::Due { run });
+    w.expect(
+        "
+> 11.000 due
+  buffered TIMER_FIRED
+  8 WORKFLOW_TASK_TIMED_OUT of 6 7 StartToClose
+  buffer of 1 flushed
+  9 TIMER_FIRED
+  10 WORKFLOW_TASK_SCHEDULED queue attempt 1 timeout 10s
+  row + Workflow queue of 10 attempt 1 stamp 0 at 11.000
+  deadline none
+=> done
+",
+    );
+}
