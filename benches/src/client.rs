@@ -310,11 +310,7 @@ fn execution(id: &str) -> WorkflowExecution {
 
 /// A task queue of the usual kind.
 pub fn queue(name: &str) -> TaskQueue {
-    TaskQueue {
-        name: name.to_owned(),
-        kind: TaskQueueKind::Normal as i32,
-        ..TaskQueue::default()
-    }
+    TaskQueue { name: name.to_owned(), kind: TaskQueueKind::Normal as i32, ..TaskQueue::default() }
 }
 
 /// One argument or result, of bytes.

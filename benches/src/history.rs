@@ -56,7 +56,8 @@ pub fn faults(events: &[HistoryEvent]) -> Vec<String> {
             faults.push(format!("event {} has no time", event.event_id));
         }
     }
-    if events.first().map(|event| event.event_type) != Some(EventType::WorkflowExecutionStarted as i32)
+    if events.first().map(|event| event.event_type)
+        != Some(EventType::WorkflowExecutionStarted as i32)
     {
         faults.push("the first event is not the start".to_owned());
     }
@@ -125,8 +126,10 @@ fn reference(event: &HistoryEvent) -> Option<(&'static str, i64, EventType)> {
 }
 
 fn early(started: &HistoryEvent, fired: &HistoryEvent, faults: &mut Vec<String>) {
-    let (Some(Event::TimerStartedEventAttributes(timer)), Some(Event::TimerFiredEventAttributes(_))) =
-        (&started.attributes, &fired.attributes)
+    let (
+        Some(Event::TimerStartedEventAttributes(timer)),
+        Some(Event::TimerFiredEventAttributes(_)),
+    ) = (&started.attributes, &fired.attributes)
     else {
         return;
     };

@@ -254,20 +254,20 @@ pub struct Disk {
     by_number: BTreeMap<u64, usize>,
     folders: BTreeMap<u64, String>,
     begun: BTreeMap<u64, Begun>,
-    /// Whether the syncs of files are to count.
-    ignore_file_syncs: bool,
+    /// How the names of those files end whose syncs are not to count.
+    unsynced: Option<&'static str>,
     syncs: u64,
 }
 
 impl Disk {
-    /// An empty folder. With `ignore_file_syncs` no sync of a file will count.
-    pub fn new(ignore_file_syncs: bool) -> Self {
-        Self { ignore_file_syncs, ..Self::default() }
+    /// An empty folder. The syncs of files whose names end in `unsynced` will count for nothing.
+    pub fn new(unsynced: Option<&'static str>) -> Self {
+        Self { unsynced, ..Self::default() }
     }
 
     /// The folder as it is, all of it safe.
-    pub fn load(root: &Path, ignore_file_syncs: bool) -> io::Result<Self> {
-        let mut disk = Self::new(ignore_file_syncs);
+    pub fn load(root: &Path, unsynced: Option<&'static str>) -> io::Result<Self> {
+        let mut disk = Self::new(unsynced);
         for (path, content) in contents(root)? {
             let entry = match content {
                 None => Entry::Folder,
@@ -376,7 +376,7 @@ impl Disk {
     fn end_sync(&mut self, sync: u64) {
         self.syncs += 1;
         match self.begun.remove(&sync) {
-            Some(Begun::File(inode, until)) if !self.ignore_file_syncs => {
+            Some(Begun::File(inode, until)) if !self.is_ignored(inode) => {
                 self.inodes[inode].make_safe(until);
             }
             Some(Begun::Folder(folder, until)) => {
@@ -389,12 +389,18 @@ impl Disk {
         }
     }
 
+    fn is_ignored(&self, inode: usize) -> bool {
+        let mut names = self.now.iter().filter(|(_, entry)| **entry == Entry::File(inode));
+        self.unsynced.is_some_and(|end| names.any(|(path, _)| path.ends_with(end)))
+    }
+
     /// Where the folder as SIGKILL left it is not what the journal tells: a change that the shim did
     /// not see. RocksDB's own text logs are left out. One file may differ, by the call that was in
     /// the air.
     pub fn differs(&self, root: &Path) -> io::Result<Vec<String>> {
         let live = contents(root)?;
-        let chatter = |path: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with("LOG"));
+        let chatter =
+            |path: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with("LOG"));
         let mut found: Vec<String> = live.keys().chain(self.now.keys()).cloned().collect();
         found.sort();
         found.dedup();
@@ -451,8 +457,11 @@ fn size(data: &Data) -> usize {
     }
 }
 
-/// Every name below `root`: `None` for a folder, inode number and bytes for a file.
-fn contents(root: &Path) -> io::Result<BTreeMap<String, Option<(u64, Vec<u8>)>>> {
+/// Names, and what each is: `None` for a folder, inode number and bytes for a file.
+type Contents = BTreeMap<String, Option<(u64, Vec<u8>)>>;
+
+/// Every name below `root`.
+fn contents(root: &Path) -> io::Result<Contents> {
     let mut found = BTreeMap::new();
     let mut folders = vec![(root.to_owned(), String::new())];
     while let Some((folder, name)) = folders.pop() {
@@ -486,8 +495,10 @@ impl Record {
         if !filled(from, &mut head)? {
             return Ok(None);
         }
-        let word = |at: usize| -> Fallible<u32> { Ok(u32::from_le_bytes(head[at..at + 4].try_into()?)) };
-        let long = |at: usize| -> Fallible<u64> { Ok(u64::from_le_bytes(head[at..at + 8].try_into()?)) };
+        let word =
+            |at: usize| -> Fallible<u32> { Ok(u32::from_le_bytes(head[at..at + 4].try_into()?)) };
+        let long =
+            |at: usize| -> Fallible<u64> { Ok(u64::from_le_bytes(head[at..at + 8].try_into()?)) };
         if word(0)? != MAGIC {
             return Err("the journal is not one of the shim's".into());
         }

@@ -114,7 +114,8 @@ impl Server {
 
     /// Asks it to end, as Ctrl-C and service managers do, and waits for that.
     pub async fn stop(mut self) -> Fallible<ExitStatus> {
-        let asked = Command::new("sh").args(["-c", "kill -TERM $0", &self.pid().to_string()]).status()?;
+        let asked =
+            Command::new("sh").args(["-c", "kill -TERM $0", &self.pid().to_string()]).status()?;
         if !asked.success() {
             return Err("could not send SIGTERM".into());
         }

@@ -40,8 +40,13 @@ fn sync_folder(path: &Path) {
 }
 
 /// Replays the journal and cuts the power, once per seed; returns each seed's folder.
-fn cuts(root: &Path, journal: &Path, tear: Tear, ignore_file_syncs: bool) -> Vec<Vec<(String, Vec<u8>)>> {
-    let mut disk = Disk::new(ignore_file_syncs);
+fn cuts(
+    root: &Path,
+    journal: &Path,
+    tear: Tear,
+    unsynced: Option<&'static str>,
+) -> Vec<Vec<(String, Vec<u8>)>> {
+    let mut disk = Disk::new(unsynced);
     disk.replay(journal).unwrap();
     assert_eq!(disk.differs(root).unwrap(), Vec::<String>::new(), "the shim missed a change");
     let image = root.with_extension("image");
@@ -106,7 +111,7 @@ fn write_in_every_way() {
 #[test]
 fn synced_stays_and_unsynced_goes() {
     let (_folder, root, journal) = child("write_in_every_way");
-    for files in cuts(&root, &journal, Tear::None, false) {
+    for files in cuts(&root, &journal, Tear::None, None) {
         assert_eq!(content(&files, "log"), Some(&b"one two "[..]));
         assert_eq!(content(&files, "table"), Some(&b"...AB..."[..]));
         assert_eq!(content(&files, "nameless"), None);
@@ -118,14 +123,14 @@ fn kept_whole_it_is_what_sigkill_leaves() {
     let (_folder, root, journal) = child("write_in_every_way");
     let left = files(&root);
     assert_eq!(left.len(), 3);
-    assert!(cuts(&root, &journal, Tear::All, false).iter().all(|files| *files == left));
+    assert!(cuts(&root, &journal, Tear::All, None).iter().all(|files| *files == left));
 }
 
 #[test]
 fn tails_tear() {
     let (_folder, root, journal) = child("write_in_every_way");
     let logs = |tear| -> Vec<Vec<u8>> {
-        let cut = cuts(&root, &journal, tear, false);
+        let cut = cuts(&root, &journal, tear, None);
         cut.iter().map(|files| content(files, "log").unwrap().to_vec()).collect()
     };
     for tear in TEARS {
@@ -143,8 +148,9 @@ fn tails_tear() {
 #[test]
 fn a_file_whose_syncs_are_ignored_is_empty() {
     let (_folder, root, journal) = child("write_in_every_way");
-    for files in cuts(&root, &journal, Tear::None, true) {
+    for files in cuts(&root, &journal, Tear::None, Some("log")) {
         assert_eq!(content(&files, "log"), Some(&b""[..]));
+        assert_eq!(content(&files, "table"), Some(&b"...AB..."[..]));
     }
 }
 
@@ -180,14 +186,16 @@ fn names_are_safe_once_their_folder_is() {
     let names = |files: &[(String, Vec<u8>)]| -> Vec<String> {
         files.iter().map(|(path, _)| path.clone()).collect()
     };
-    for files in cuts(&root, &journal, Tear::None, false) {
+    for files in cuts(&root, &journal, Tear::None, None) {
         assert_eq!(names(&files), ["safe/current", "safe/linked", "safe/removed"]);
         assert_eq!(content(&files, "safe/current"), Some(&b"old"[..]));
     }
     // In between: what stays of the changes is a beginning of them.
-    let some = cuts(&root, &journal, Tear::Prefix, false);
+    let some = cuts(&root, &journal, Tear::Prefix, None);
     assert!(some.iter().any(|files| content(files, "safe/current") == Some(b"new")
         && content(files, "safe/removed").is_some()));
-    assert!(some.iter().all(|files| content(files, "safe/link").is_none()
-        || content(files, "safe/removed").is_none()));
+    assert!(
+        some.iter().all(|files| content(files, "safe/link").is_none()
+            || content(files, "safe/removed").is_none())
+    );
 }

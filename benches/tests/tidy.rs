@@ -88,7 +88,8 @@ fn the_engine_is_pure() {
     for path in files(".rs").into_iter().filter(|p| short(p).starts_with("engine/src")) {
         for (n, line) in read(&path).lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            let bad = ["HashMap", "HashSet", "SystemTime", "async fn", ".await", "std::fs", "std::env"];
+            let bad =
+                ["HashMap", "HashSet", "SystemTime", "async fn", ".await", "std::fs", "std::env"];
             if let Some(what) = bad.iter().find(|what| code.contains(**what)) {
                 wrong.push(format!("{}:{}: {what}", short(&path), n + 1));
             }
@@ -211,7 +212,6 @@ fn the_readme_names_every_folder() {
         .map(|name| name.trim_end_matches('/').to_owned())
         .collect();
     let missing: Vec<_> = folders().difference(&named).cloned().collect();
-    let stale: Vec<_> =
-        named.iter().filter(|name| !root().join(name).is_dir()).cloned().collect();
+    let stale: Vec<_> = named.iter().filter(|name| !root().join(name).is_dir()).cloned().collect();
     assert_eq!((missing, stale), (Vec::new(), Vec::new()), "(not in the map, not in the tree)");
 }

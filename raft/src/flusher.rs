@@ -73,8 +73,10 @@ impl Flusher {
     ) -> Flusher {
         let (asks, asked) = mpsc::channel(1);
         let task = Rt::spawn_task(async move {
-            let watch = Watch { disk: Disk::new(store, plan.on), groups, plan, asked };
-            if let Err(why) = watch.run().await {
+            let mut watch = Watch { disk: Disk::new(store, plan.on), groups, plan, asked };
+            let ended = watch.run().await;
+            watch.disk.close().await;
+            if let Err(why) = ended {
                 tracing::error!(%why, "the tables could not be flushed");
                 failed(why);
             }
@@ -93,9 +95,14 @@ impl Flusher {
 
     /// Flushes a last time and ends. Called when the groups have stopped: what they applied is
     /// then durable in the tables, and the next start replays nothing.
+    ///
+    /// Nothing of it holds the store when this returns.
     pub async fn stop(self) -> Result<(), StorageError> {
         let flushed = self.flush().await;
-        self.task.abort();
+        drop(self.asks);
+        if let Err(why) = self.task.await {
+            tracing::warn!(%why, "the flush watch did not end by itself");
+        }
         flushed.map(drop)
     }
 }
@@ -108,7 +115,7 @@ struct Watch {
 }
 
 impl Watch {
-    async fn run(mut self) -> Result<(), StorageError> {
+    async fn run(&mut self) -> Result<(), StorageError> {
         let mut dirty_since = None;
         loop {
             let ask = tokio::select! {
@@ -154,7 +161,13 @@ impl Watch {
 /// The store, and the thread that flushes it if there is one.
 struct Disk {
     store: Arc<dyn Store>,
-    thread: Option<std::sync::mpsc::Sender<Flushed>>,
+    thread: Option<Thread>,
+}
+
+/// It ends when `asks` is dropped, and then lets go of the store before it says `ended`.
+struct Thread {
+    asks: std::sync::mpsc::Sender<Flushed>,
+    ended: oneshot::Receiver<()>,
 }
 
 impl Disk {
@@ -170,18 +183,33 @@ impl Disk {
         let Some(thread) = &self.thread else { return self.store.flush() };
         let (done, flushed) = oneshot::channel();
         let gone = || StorageError::Io("the flush thread has ended".to_owned());
-        thread.send(done).map_err(|_| gone())?;
+        thread.asks.send(done).map_err(|_| gone())?;
         flushed.await.map_err(|_| gone())?
+    }
+
+    async fn close(self) {
+        if let Some(Thread { asks, ended }) = self.thread {
+            drop(asks);
+            // An error means that it ended without saying so.
+            let _ = ended.await;
+        }
     }
 }
 
-/// The thread ends when its sender is dropped. Without one, flushes block the flusher's task.
-fn start_thread(store: Arc<dyn Store>) -> Option<std::sync::mpsc::Sender<Flushed>> {
+/// Without a thread, flushes block the flusher's task.
+fn start_thread(store: Arc<dyn Store>) -> Option<Thread> {
     let (asks, asked) = std::sync::mpsc::channel::<Flushed>();
-    let flushes = move || asked.iter().for_each(|done| drop(done.send(store.flush())));
-    let started = std::thread::Builder::new().name("flush".to_owned()).spawn(flushes);
-    match started {
-        Ok(_) => Some(asks),
+    let (end, ended) = oneshot::channel();
+    let flushes = move || {
+        for done in asked {
+            // Nobody listens when the flusher was aborted.
+            let _ = done.send(store.flush());
+        }
+        drop(store);
+        let _ = end.send(());
+    };
+    match std::thread::Builder::new().name("flush".to_owned()).spawn(flushes) {
+        Ok(_) => Some(Thread { asks, ended }),
         Err(why) => {
             tracing::warn!(%why, "no thread for flushes: they will block");
             None

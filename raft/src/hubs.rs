@@ -62,6 +62,8 @@ struct Held {
 pub(crate) struct Hubs {
     clock: Arc<dyn Clock>,
     inboxes: Vec<Arc<Inbox>>,
+    /// Until then a sticky worker that has not polled this node yet may only be on its way.
+    grace_until: Hlc,
     held: Mutex<Held>,
 }
 
@@ -72,6 +74,7 @@ impl Hubs {
         clock: Arc<dyn Clock>,
         limits: MatchingLimits,
         inboxes: Vec<Arc<Inbox>>,
+        grace_until: Hlc,
     ) -> Hubs {
         let held = Held {
             hubs: matching::Hubs::new(limits),
@@ -79,7 +82,7 @@ impl Hubs {
             next: 0,
             until_sweep: SWEEP_EVERY,
         };
-        Hubs { clock, inboxes, held: Mutex::new(held) }
+        Hubs { clock, inboxes, grace_until, held: Mutex::new(held) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -170,7 +173,12 @@ impl Hubs {
 
     /// Whether the worker of a sticky queue is gone.
     pub(crate) fn is_sticky_gone(&self, hub: &HubKey) -> bool {
-        self.lock().hubs.sticky_gone(hub, self.clock.now()).unwrap_or(true)
+        let now = self.clock.now();
+        let mut held = self.lock();
+        if held.hubs.get(hub).is_none() && now >= self.grace_until {
+            return true;
+        }
+        held.hubs.sticky_gone(hub, now).unwrap_or(true)
     }
 
     /// The worker of a sticky queue said goodbye.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use holdfast_engine::ids::{EventId, ExecutionKey, Hlc, NamespaceId, RunId, Uuid};
 use holdfast_engine::input::{HistoryView, Poller};
 use holdfast_engine::live::TaskType;
+use holdfast_engine::matching::hub::STICKY_GONE_AFTER;
 use holdfast_engine::matching::{HubKey, MatchingLimits};
 use holdfast_engine::namespace::{self, Command, NamespaceView, Outcome, Registry};
 use holdfast_engine::{Input, Limits, Reply};
@@ -164,7 +165,12 @@ impl Node {
         let inboxes: Vec<_> = (0..config.shards)
             .map(|_| Arc::new(Inbox::new(shard_config.admission.clone())))
             .collect();
-        let hubs = Arc::new(Hubs::new(host.clock.clone(), config.polls, inboxes.clone()));
+        // Workers that polled before a restart get the time to come back; at first there are none.
+        let fresh = registry.current().is_empty();
+        let grace_until =
+            if fresh { Hlc::ZERO } else { host.clock.now().after(STICKY_GONE_AFTER) };
+        let clock = host.clock.clone();
+        let hubs = Arc::new(Hubs::new(clock, config.polls, inboxes.clone(), grace_until));
         let limits = Arc::new(config.limits);
         let mut serving = Vec::new();
         for ((shard, group), ended) in (0..).zip(groups.iter().skip(1)).zip(ends) {

@@ -53,9 +53,7 @@ class Server:
         while True:
             assert self.process and self.process.poll() is None, f"the server ended:\n{self.log.read_text()}"
             try:
-                client = await Client.connect(self.address)
-                if await client.service_client.check_health():
-                    return client
+                return await Client.connect(self.address)
             except RuntimeError as error:
                 assert time.monotonic() < deadline, f"does not serve: {error}\n{self.log.read_text()}"
 

@@ -28,6 +28,10 @@ def worker(client: Client, queue: str) -> Worker:
     return Worker(client, task_queue=queue, workflows=flows.WORKFLOWS, activities=flows.ACTIVITIES)
 
 
+async def test_health(client: Client) -> None:
+    assert await client.service_client.check_health()
+
+
 async def test_an_open_id_is_refused(client: Client, queue: str) -> None:
     first = await client.start_workflow(flows.Collect.run, id=queue, task_queue=queue)
     with pytest.raises(WorkflowAlreadyStartedError) as error:

@@ -70,7 +70,10 @@ fn faults(events: &[HistoryEvent], id: &str, account: &Account) -> Vec<String> {
     let mut seen = Seen::default();
     events.iter().for_each(|event| seen.take(event));
     if seen.run != account.run || seen.input != id {
-        found.push(format!("acknowledged as run {}, is {} of {}", account.run, seen.run, seen.input));
+        found.push(format!(
+            "acknowledged as run {}, is {} of {}",
+            account.run, seen.run, seen.input
+        ));
     }
     match events.last().and_then(|event| event.attributes.as_ref()) {
         Some(Event::WorkflowExecutionCompletedEventAttributes(it))

@@ -23,9 +23,11 @@ pub(crate) struct Ledger {
     pub(crate) signals: usize,
     pub(crate) activities: usize,
     pub(crate) answers: usize,
-    /// Broken promises that show at once.
+    /// Broken promises that show at once, as many as can be read.
     pub(crate) violations: Vec<String>,
 }
+
+const VIOLATIONS: usize = 1_000;
 
 impl Ledger {
     pub(crate) fn total(&self) -> usize {
@@ -47,13 +49,19 @@ impl Ledger {
         let before = self.account(id).activities.insert(activity.clone(), result.clone());
         if let Some(before) = before {
             let both = format!("{before} and {result}");
-            self.violations.push(format!("{id}: {activity} was accepted twice, as {both}"));
+            self.violate(format!("{id}: {activity} was accepted twice, as {both}"));
         }
     }
 
     pub(crate) fn answered(&mut self, id: &str, answer: String) {
         self.answers += 1;
         self.account(id).answers.insert(answer);
+    }
+
+    pub(crate) fn violate(&mut self, what: String) {
+        if self.violations.len() < VIOLATIONS {
+            self.violations.push(what);
+        }
     }
 
     /// A worker may hear of a workflow before the client that started it does.

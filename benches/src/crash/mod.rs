@@ -32,6 +32,9 @@ const END_PATIENCE: Duration = Duration::from_secs(240);
 /// How often a server that is starting is killed, too: once in so many starts.
 const KILL_A_START: usize = 4;
 
+/// How RocksDB names the files of its write-ahead log, and no others.
+const WAL: &str = ".log";
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -45,7 +48,7 @@ pub struct Plan {
     pub acks: usize,
     /// Whether the power goes with each kill.
     pub power_loss: bool,
-    /// Whether a file's syncs are taken for nothing: the control, which has to fail.
+    /// Whether the syncs of the write-ahead log are taken for nothing: the control, which has to fail.
     pub no_sync: bool,
     /// What happens to unsynced writes; anything, by the seed, when not said.
     pub tear: Option<Tear>,
@@ -199,7 +202,7 @@ struct Power {
     library: PathBuf,
     root: PathBuf,
     journal: PathBuf,
-    no_sync: bool,
+    unsynced: Option<&'static str>,
     tear: Option<Tear>,
     disk: Disk,
 }
@@ -212,7 +215,7 @@ impl Power {
             library: powerloss::build_shim(&crate::server::target()?.join("powerloss"))?,
             root,
             journal: folder.join("journal"),
-            no_sync: plan.no_sync,
+            unsynced: plan.no_sync.then_some(WAL),
             tear: plan.tear,
             disk: Disk::default(),
         })
@@ -220,7 +223,7 @@ impl Power {
 
     /// Takes the folder as it is for safe, and returns what puts the next server under watch.
     fn watch(&mut self) -> Fallible<Vec<(&'static str, PathBuf)>> {
-        self.disk = Disk::load(&self.root, self.no_sync)?;
+        self.disk = Disk::load(&self.root, self.unsynced)?;
         fs::write(&self.journal, [])?;
         Ok(powerloss::watch(&self.library, &self.root, &self.journal))
     }

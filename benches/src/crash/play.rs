@@ -90,7 +90,8 @@ async fn signal(world: Arc<World>, player: usize) {
             continue;
         }
         count += 1;
-        let (id, go) = (format!("crash-{}", rng.below(world.workflows)), format!("{player}.{count}"));
+        let (id, go) =
+            (format!("crash-{}", rng.below(world.workflows)), format!("{player}.{count}"));
         let request = format!("{GO}-{go}");
         let sent = world.insist(|| client.signal(&id, GO, text(&go), &request)).await;
         match sent {
@@ -233,7 +234,7 @@ async fn work_on_activities(world: Arc<World>, player: usize) {
         let outcome = if rng.one_in(12) {
             world.insist(|| client.fail_activity(token.clone(), "as planned")).await
         } else {
-            let result = format!("{activity} {} {:x}", task.attempt, rng.next());
+            let result = format!("{activity} {} {:x}", task.attempt, rng.number());
             let call = || client.answer_activity(token.clone(), text(&result));
             let outcome = world.insist(call).await;
             if outcome.is_ok() {

@@ -78,7 +78,7 @@ impl World {
                 Err(_) => return Err(Status::cancelled("the suite has ended")),
             };
             match call().await {
-                Err(refusal) if self.life.borrow().0 != during || passing(refusal.code()) => {
+                Err(refusal) if self.life.borrow().0 != during || passing(&refusal) => {
                     sleep(PAUSE).await;
                 }
                 answer => return answer,
@@ -102,8 +102,7 @@ impl World {
 
     /// A refusal that no well server has a reason for.
     pub(crate) fn unexpected(&self, what: &str, refusal: &Status) {
-        let line = format!("{what}: {:?}: {}", refusal.code(), refusal.message());
-        self.ledger().violations.push(line);
+        self.ledger().violate(format!("{what}: {:?}: {}", refusal.code(), refusal.message()));
     }
 
     pub(crate) fn acks(&self) -> usize {
@@ -150,9 +149,12 @@ impl World {
             }
             sleep(Duration::from_millis(500)).await;
             for id in open.iter().take(100) {
-                // Running is 1; whatever else it is, it is not open.
-                if self.clients[0].status(id).await.is_ok_and(|status| status > 1) {
-                    self.closes(id.clone());
+                match self.clients[0].status(id).await {
+                    // It runs.
+                    Ok(1) => {}
+                    Err(refusal) if refusal.code() != Code::NotFound => {}
+                    // Whatever became of it, also when it was lost, there is nothing to wait for.
+                    Ok(_) | Err(_) => self.closes(id.clone()),
                 }
             }
         }
@@ -180,7 +182,13 @@ impl World {
     }
 }
 
-/// Whether a healthy server may say this to a right call, to be asked again.
-fn passing(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded)
+/// Whether a healthy server may say this to a right call, to be asked again; or whether it is not
+/// the server's word at all: a call may still go to the connection that the kill has broken, and
+/// what the transport makes of that has a cause, or is `Cancelled`.
+fn passing(refusal: &Status) -> bool {
+    let asks_again = matches!(
+        refusal.code(),
+        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Cancelled
+    );
+    asks_again || std::error::Error::source(refusal).is_some()
 }

@@ -13,6 +13,7 @@ use holdfast_engine::{
     Change, Code, Draft, Env, Halt, IdSource, Input, Live, Overlay, RecordLive, Rejection, Reply,
     Target,
 };
+use holdfast_proto::enums::EventType;
 use holdfast_storage::tables::{RunKey, history};
 use holdfast_storage::{Direction, Op, StorageError};
 use prost::Message;
@@ -202,7 +203,7 @@ impl Serving {
         } else if !changes.is_empty() {
             let seq = record.record.seq;
             let state = || Bytes::from(record.record.encode_to_vec());
-            out.parts.push(part(Slot::Id, seq, &changes, &mut cached.mark, state));
+            out.parts.push(part(Slot::Id, seq, &changes, &mut cached.mark, Some(&state)));
             cached.pending.push_back(pending(entry, seq, changes));
         }
         cached.record = record;
@@ -250,8 +251,17 @@ impl Serving {
         });
         if !changes.is_empty() {
             let seq = live.state.seq;
+            let split = transaction_end(&changes);
+            if split < changes.len() {
+                let seq = seq - (changes.len() - split) as u64;
+                let first = part(Slot::Run(run), seq, &changes[..split], &mut held.mark, None);
+                let parts = vec![first];
+                let first = EntryDraft { key: key.clone(), parts, rows: Vec::new() };
+                self.batch.add(first, Moves::new());
+            }
             let state = || Bytes::from(live.state.encode_to_vec());
-            out.parts.push(part(Slot::Run(run), seq, &changes, &mut held.mark, state));
+            let rest = &changes[split % changes.len()..];
+            out.parts.push(part(Slot::Run(run), seq, rest, &mut held.mark, Some(&state)));
             let wrote = changes.iter().any(|change| matches!(change, Change::Event(_)));
             held.pending.push_back(pending(entry, seq, changes));
             self.effect(key, run, diff, wrote);
@@ -319,13 +329,23 @@ fn pending(entry: u64, seq: ChangeSeq, changes: Vec<Change>) -> Pending {
     Pending { entry, base: seq - changes.len() as u64, changes }
 }
 
+/// How many of the changes make the first transaction: readers page by transactions, and a start
+/// that is written late, with its outcome, is one of its own (surface 10).
+fn transaction_end(changes: &[Change]) -> usize {
+    let started = changes.iter().position(|change| match change {
+        Change::Event(event) => event.event_type() == EventType::WorkflowTaskStarted,
+        _ => false,
+    });
+    started.map_or(changes.len(), |at| at + 1)
+}
+
 /// The wire form of a slot's changes, with a checkpoint when one is due.
 fn part(
     slot: Slot,
     seq: ChangeSeq,
     changes: &[Change],
     mark: &mut FoldMark,
-    state: impl FnOnce() -> Bytes,
+    state: Option<&dyn Fn() -> Bytes>,
 ) -> SlotPart {
     let mut wire = Vec::with_capacity(changes.len());
     for change in changes {
@@ -333,7 +353,7 @@ fn part(
         mark.count(tag, body.len());
         wire.push(WireChange { tag, body });
     }
-    let checkpoint = mark.is_due().then(state);
+    let checkpoint = state.filter(|_| mark.is_due()).map(|state| state());
     if let Some(state) = &checkpoint {
         mark.written(state.len());
     }

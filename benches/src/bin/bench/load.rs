@@ -74,7 +74,10 @@ pub(crate) async fn measure(program: &Path, on: &Path, plan: &Plan) -> Fallible<
 
 fn report(window: &Window, count: usize) {
     let per = |total: f64| total / count as f64;
-    say(format!("  took {:.2} s; every history read: gapless, right result", window.took.as_secs_f64()));
+    say(format!(
+        "  took {:.2} s; every history read: gapless, right result",
+        window.took.as_secs_f64()
+    ));
     say(format!("  first to last event, by the history: {}", window.in_history.summary()));
     say(format!("  start called to completion answered: {}", window.wall.summary()));
     say(format!("  syncs per workflow {:.3}", per(window.syncs as f64)));
@@ -91,7 +94,12 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(port: u16, pollers: usize, server: Server, counter: std::path::PathBuf) -> Fallible<Self> {
+    fn new(
+        port: u16,
+        pollers: usize,
+        server: Server,
+        counter: std::path::PathBuf,
+    ) -> Fallible<Self> {
         let clients: Vec<Client> =
             (0..CONNECTIONS).map(|_| Client::new(port, "bench")).collect::<Fallible<_>>()?;
         let waiting = Waiting::default();
@@ -208,7 +216,7 @@ async fn start_in_turn(
                 kind: "SayHello".to_owned(),
                 queue: QUEUE.to_owned(),
                 input: binary(rng.bytes(PAYLOAD)),
-                request_id: format!("{id}-{:x}", rng.next()),
+                request_id: format!("{id}-{:x}", rng.number()),
                 task_timeout: None,
                 id,
             })

@@ -62,11 +62,8 @@ async fn bench(flags: Flags) -> Fallible<ExitCode> {
     let all = !(flags.throughput || flags.startup || flags.idle);
     let mut good = true;
     if all || flags.throughput {
-        let plan = Plan {
-            workflows: flags.workflows,
-            in_flight: flags.in_flight,
-            alone: flags.alone,
-        };
+        let plan =
+            Plan { workflows: flags.workflows, in_flight: flags.in_flight, alone: flags.alone };
         good &= load::measure(&binary, &on, &plan).await?;
     }
     if all || flags.startup {

@@ -40,7 +40,8 @@ pub(crate) async fn startup(program: &Path, on: &Path, open: usize) -> Fallible<
     for restart in 1..=RESTARTS {
         let mut server = launch.spawn()?;
         let took = server.wait(launch.port, PATIENCE).await?.as_secs_f64();
-        let name = format!("start to serving, {open} open workflows, SIGKILL before, start {restart}");
+        let name =
+            format!("start to serving, {open} open workflows, SIGKILL before, start {restart}");
         good &= figure(&name, took, "s", 2.0, false);
         let count = Client::new(launch.port, "bench")?.count("ExecutionStatus = 'Running'").await?;
         if count != open as i64 {

@@ -409,4 +409,22 @@ fn eager_start_with_delay_carries_no_task() {
 => started
 ",
     );
+    let started = w.events().swap_remove(0).attributes;
+    let Some(Attributes::WorkflowExecutionStartedEventAttributes(a)) = started else { panic!() };
+    assert!(!a.eager_execution_accepted);
+}
+
+#[test]
+fn a_repeated_start_gets_no_task_that_another_worker_polled_later() {
+    let mut w = World::new();
+    w.start();
+    w.signal("s", "r");
+    w.poll();
+    w.flush();
+    let mut request = w.start_request();
+    request.request_id = "start-1".to_owned();
+    request.request_eager_execution = true;
+    let known = w.decide(Input::Start(Box::new(request)));
+    let Ok(Reply::Started(again)) = known else { panic!("known") };
+    assert!(again.started && again.eager.is_none());
 }

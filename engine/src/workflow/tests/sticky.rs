@@ -56,6 +56,7 @@ fn sticky_times_out() {
     w.signal("s", "r");
     w.forget();
     w.due();
+    assert_eq!(w.state().task_problems, 0, "the worker's absence is no problem of the workflow");
     w.poll();
     w.expect(
         "
@@ -162,6 +163,24 @@ fn a_sticky_task_that_times_out_is_attempt_one_again() {
   row + Workflow queue of 9 attempt 1 stamp 0 at 10.000
   deadline none
 => done
+",
+    );
+}
+
+#[test]
+fn a_lost_start_is_not_taken_up_after_any_other_change() {
+    // The ids would still fit; the change number does not (A7).
+    let mut w = sticky();
+    w.signal("s", "r");
+    let task = w.poll();
+    w.crash();
+    w.say(Input::ResetSticky { run: None });
+    w.forget();
+    w.complete(&task.token, Vec::new());
+    w.expect(
+        "
+> 0.000 completed 6 7 attempt 1 with 0 commands
+=> NotFound: Workflow task not found.
 ",
     );
 }
