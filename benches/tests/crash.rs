@@ -2,13 +2,19 @@
 //! `target/release/crash --power-loss --kills 30`.
 
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
+
+/// One suite at a time: each wants the whole machine.
+static MACHINE: Mutex<()> = Mutex::new(());
 
 /// Runs the suite, and shows what it printed when it does not end as it should.
 fn crash(flags: &[&str], code: i32) -> String {
+    let _mine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let Output { status, stdout, stderr } =
-        Command::new(env!("CARGO_BIN_EXE_crash")).args(flags).output().unwrap();
+        Command::new(env!("CARGO_BIN_EXE_crash")).args(flags).output().expect("crash runs");
     let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    print!("{text}");
+    // Not captured: the counts are to be seen.
+    holdfast_benches::say(&text);
     assert_eq!(status.code(), Some(code), "crash {flags:?} ended with {status}:\n{text}");
     text
 }

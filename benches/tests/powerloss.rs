@@ -1,5 +1,6 @@
 //! The shim and the model of the disk, on a program whose every write is known: this test program
 //! itself, started again under the shim.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
