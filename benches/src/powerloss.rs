@@ -146,7 +146,7 @@ impl Inode {
                 let whole = rng.below(self.open.len() + 1);
                 self.open[..whole].iter().for_each(|data| data.apply(&mut content));
                 if let Some(Data::Write { at, bytes }) = self.open.get(whole) {
-                    let kept = tear_inside(*at, bytes.len(), rng);
+                    let kept = tear_inside(*at, bytes.len(), tear == Tear::Zeros, rng);
                     if kept > 0 {
                         put(&mut content, *at, &bytes[..kept]);
                     }
@@ -168,13 +168,15 @@ impl Inode {
     }
 }
 
-/// How many bytes of a write arrive: any number, or up to the end of some sector.
-fn tear_inside(at: usize, length: usize, rng: &mut Rng) -> usize {
+/// How many bytes of a write arrive: any number, when the file may end there, or up to the end of
+/// some sector, when it goes on.
+fn tear_inside(at: usize, length: usize, goes_on: bool, rng: &mut Rng) -> usize {
     let kept = rng.below(length);
-    if rng.one_in(2) {
+    if !goes_on && rng.one_in(2) {
         return kept;
     }
-    (at + kept).next_multiple_of(SECTOR).saturating_sub(at).min(length)
+    let sector = (at + kept) / SECTOR * SECTOR;
+    sector.saturating_sub(at)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -417,9 +419,9 @@ impl Disk {
         Ok(if found.len() > 1 { found } else { Vec::new() })
     }
 
-    /// Cuts the power: replaces the folder by what `tear` and the seed leave of it. Returns how many
-    /// bytes and how many changes of names were not safe.
-    pub fn cut(&self, root: &Path, tear: Tear, rng: &mut Rng) -> io::Result<(usize, usize)> {
+    /// Cuts the power: replaces the folder by what `tear` and the seed leave of it. Says what was
+    /// not safe.
+    pub fn cut(&self, root: &Path, tear: Tear, rng: &mut Rng) -> io::Result<String> {
         let mut names = self.safe.clone();
         let unsafe_names = self.naming.iter().filter(|(_, waits)| !waits.is_empty()).count();
         let mut stay = match tear {
@@ -435,18 +437,21 @@ impl Disk {
         }
         fs::remove_dir_all(root)?;
         fs::create_dir(root)?;
-        let mut unsafe_bytes = 0;
+        let mut lost = vec![format!("{unsafe_names} names")];
         for (path, entry) in &names {
             match entry {
                 Entry::Folder => fs::create_dir(root.join(path))?,
                 Entry::File(inode) => {
                     let inode = &self.inodes[*inode];
-                    unsafe_bytes += inode.open.iter().map(size).sum::<usize>();
+                    let bytes: usize = inode.open.iter().map(size).sum();
+                    if bytes > 0 {
+                        lost.push(format!("{bytes} bytes of {path} after {}", inode.safe.len()));
+                    }
                     fs::write(root.join(path), inode.torn(tear, rng))?;
                 }
             }
         }
-        Ok((unsafe_bytes, unsafe_names))
+        Ok(lost.join(", "))
     }
 }
 

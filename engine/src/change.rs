@@ -8,7 +8,7 @@ use holdfast_proto::history::HistoryEvent;
 use prost::{DecodeError, Message};
 
 use crate::id_record::{CurrentRun, RequestSeen};
-use crate::workflow::activity::{AttemptStarted, AttemptRetried, Heartbeated, HeartbeatRearmed};
+use crate::workflow::activity::{AttemptRetried, AttemptStarted, HeartbeatRearmed, Heartbeated};
 use crate::workflow::workflow_task::{StickySet, TaskAttempt, TaskStarted, TaskUnstarted};
 
 /// One change of one slot. `Event` and `Buffered` aside, all are private: history never shows them.

@@ -214,7 +214,9 @@ mod tests {
         let id = Uuid::v4(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
         assert_eq!(Uuid::parse(&id.to_string()), Some(id));
         assert_eq!(Uuid::parse(&id.to_string().to_uppercase()), Some(id));
-        for bad in ["", "x", "0123456789abcdef0123456789abcdef", "0123456g-89ab-4def-8123-456789abcdef"] {
+        for bad in
+            ["", "x", "0123456789abcdef0123456789abcdef", "0123456g-89ab-4def-8123-456789abcdef"]
+        {
             assert_eq!(Uuid::parse(bad), None, "{bad}");
         }
     }

@@ -72,10 +72,8 @@ impl Rejection {
 
     /// The same refusal with `detail` attached.
     pub fn with<M: Message + Name>(mut self, detail: &M) -> Rejection {
-        self.detail = Some(Detail {
-            type_name: M::full_name(),
-            body: Bytes::from(detail.encode_to_vec()),
-        });
+        self.detail =
+            Some(Detail { type_name: M::full_name(), body: Bytes::from(detail.encode_to_vec()) });
         self
     }
 }

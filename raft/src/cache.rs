@@ -66,8 +66,7 @@ impl Cached {
     }
 
     fn may_leave(&self, applied: u64) -> bool {
-        self.observed <= applied
-            && self.runs.values().all(|run| run.live.overlay.grants.is_empty())
+        self.observed <= applied && self.runs.values().all(|run| run.live.overlay.grants.is_empty())
     }
 
     /// Entry `applied` and all before it are in the tables.
@@ -177,8 +176,7 @@ mod tests {
     #[test]
     fn settling_drops_what_the_tables_have() {
         let pending = |entry| Pending { entry, base: entry, changes: Vec::new() };
-        let mut cached =
-            Cached { pending: (1..=4).map(pending).collect(), ..Cached::default() };
+        let mut cached = Cached { pending: (1..=4).map(pending).collect(), ..Cached::default() };
         cached.settle(2);
         assert_eq!(cached.pending.iter().map(|p| p.entry).collect::<Vec<_>>(), [3, 4]);
     }

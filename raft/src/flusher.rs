@@ -74,12 +74,11 @@ impl Flusher {
         let (asks, asked) = mpsc::channel(1);
         let task = Rt::spawn_task(async move {
             let mut watch = Watch { disk: Disk::new(store, plan.on), groups, plan, asked };
-            let ended = watch.run().await;
-            watch.disk.close().await;
-            if let Err(why) = ended {
+            if let Err(why) = watch.run().await {
                 tracing::error!(%why, "the tables could not be flushed");
                 failed(why);
             }
+            watch.disk.close().await;
         });
         Flusher { asks, task }
     }

@@ -164,8 +164,7 @@ mod tests {
             run: run.0.to_vec(),
             ..VisibilityRecord::default()
         };
-        let sort =
-            Sort { closed: (closed > 0).then_some(Hlc(closed)), started: Hlc(started), run };
+        let sort = Sort { closed: (closed > 0).then_some(Hlc(closed)), started: Hlc(started), run };
         let key = IndexKey {
             shard: 1,
             namespace: Uuid([9; 16]),

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_engine::ids::Hlc;
 use holdfast_engine::IdSource;
+use holdfast_engine::ids::Hlc;
 use holdfast_engine::namespace::{self, Command, Outcome, RegistryChange};
 use holdfast_storage::tables::meta::{RegistryKey, registry_to_value};
 use holdfast_storage::tables::{delete, put};

@@ -167,8 +167,7 @@ impl Node {
             .collect();
         // Workers that polled before a restart get the time to come back; at first there are none.
         let fresh = registry.current().is_empty();
-        let grace_until =
-            if fresh { Hlc::ZERO } else { host.clock.now().after(STICKY_GONE_AFTER) };
+        let grace_until = if fresh { Hlc::ZERO } else { host.clock.now().after(STICKY_GONE_AFTER) };
         let clock = host.clock.clone();
         let hubs = Arc::new(Hubs::new(clock, config.polls, inboxes.clone(), grace_until));
         let limits = Arc::new(config.limits);

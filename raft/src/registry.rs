@@ -10,8 +10,8 @@ use bytes::Bytes;
 use holdfast_engine::ids::NamespaceId;
 use holdfast_engine::namespace::{DEFAULT_RETENTION, NamespaceView, Registry, RowKind};
 use holdfast_proto::enums::NamespaceState;
-use holdfast_storage::tables::meta::{self, RegistryKey};
 use holdfast_storage::tables::Key;
+use holdfast_storage::tables::meta::{self, RegistryKey};
 use holdfast_storage::{Direction, StorageError, Store};
 use tokio::sync::watch;
 

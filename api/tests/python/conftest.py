@@ -21,11 +21,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         tmp_path_factory.mktemp("shared"),
         flags=["--search-attribute", "Color=Keyword", "--search-attribute", "Size=Int"],
     )
-    client = asyncio.run(server.start())
-    del client
-    yield server
-    assert server.process and server.process.poll() is None, f"it ended:\n{server.log.read_text()}"
-    assert server.stop() == 0
+    try:
+        asyncio.run(server.start())
+        yield server
+        assert server.process and server.process.poll() is None, f"it ended:\n{server.log.read_text()}"
+        # Temporal's own has no handler for the signal.
+        assert server.stop() == 0 or BINARY.name != "holdfast"
+    finally:
+        server.kill()
 
 
 @pytest.fixture

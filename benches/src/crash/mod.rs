@@ -237,11 +237,7 @@ impl Power {
         }
         let tear = self.tear.or_else(|| rng.pick(&TEARS).copied()).unwrap_or(Tear::None);
         let lost = self.disk.cut(&self.root, tear, rng)?;
-        Ok(format!(
-            ", power lost after {syncs} syncs with {} bytes and {} names unsynced, of which {}",
-            lost.0,
-            lost.1,
-            tear.what_stays()
-        ))
+        let stays = tear.what_stays();
+        Ok(format!("; power lost after {syncs} syncs, unsynced {lost}: {stays}"))
     }
 }

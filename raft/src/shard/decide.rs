@@ -1,6 +1,7 @@
 //! Deciding: load what an input concerns, call the engine, take in what it pushed.
 
 use std::cell::Cell;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -136,16 +137,18 @@ impl Serving {
         cached: &mut Cached,
         run: RunId,
     ) -> Result<Option<Live>, StorageError> {
-        if !cached.runs.contains_key(&run) {
-            let view = self.host.store.view();
-            let Some((state, mark)) = load::run(view.as_ref(), self.shard, key, run)? else {
-                return Ok(None);
-            };
-            let live = Live::loaded(run, state);
-            cached.runs.insert(run, CachedRun { live, mark, pending: VecDeque::new() });
-        }
-        let held = cached.runs.get_mut(&run);
-        Ok(held.map(|held| std::mem::replace(&mut held.live, Live::new(run))))
+        let held = match cached.runs.entry(run) {
+            Entry::Occupied(held) => held.into_mut(),
+            Entry::Vacant(place) => {
+                let view = self.host.store.view();
+                let Some((state, mark)) = load::run(view.as_ref(), self.shard, key, run)? else {
+                    return Ok(None);
+                };
+                let live = Live::loaded(run, state);
+                place.insert(CachedRun { live, mark, pending: VecDeque::new() })
+            }
+        };
+        Ok(Some(std::mem::replace(&mut held.live, Live::new(run))))
     }
 
     /// Brings an execution back to before a discarded draft: what the tables have, then what is
@@ -295,10 +298,8 @@ impl Serving {
             if bytes > DELETE_CHUNK {
                 bytes = 0;
                 let rows = std::mem::take(&mut ops);
-                self.batch.add(
-                    EntryDraft { key: key.clone(), parts: Vec::new(), rows },
-                    Moves::new(),
-                );
+                self.batch
+                    .add(EntryDraft { key: key.clone(), parts: Vec::new(), rows }, Moves::new());
             }
         }
         out.rows.extend(ops);

@@ -190,15 +190,12 @@ impl Serving {
                 TaskType::Activity => Input::GrantActivity { run, scheduled, stamp, poller },
             };
             let decided = self.decide(&task.execution.clone(), &namespace, input)?;
-            match decided.result {
-                Ok(Reply::WorkflowTask(_) | Reply::ActivityTask(_)) => {
-                    let to = ReplyTo::Poller(Box::new(lent), task);
-                    let held = Held { to, result: decided.result, parked: None };
-                    self.hold(held, decided.observed);
-                    return Ok(None);
-                }
-                // The task is not there any more: its row leaves with the entry that ended it.
-                Ok(_) | Err(_) => {}
+            // Otherwise the task is not there any more: its row leaves with the entry that ended it.
+            if let Ok(Reply::WorkflowTask(_) | Reply::ActivityTask(_)) = decided.result {
+                let to = ReplyTo::Poller(Box::new(lent), task);
+                let held = Held { to, result: decided.result, parked: None };
+                self.hold(held, decided.observed);
+                return Ok(None);
             }
         }
     }
@@ -241,7 +238,11 @@ impl Serving {
     }
 
     /// Decides an input of our own, whose answer nobody waits for.
-    pub(super) fn internal(&mut self, key: &ExecutionKey, input: Input) -> Result<(), StorageError> {
+    pub(super) fn internal(
+        &mut self,
+        key: &ExecutionKey,
+        input: Input,
+    ) -> Result<(), StorageError> {
         let namespace = self.registry.view(&key.namespace);
         self.decide(key, &namespace, input)?;
         Ok(())

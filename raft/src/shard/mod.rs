@@ -18,15 +18,15 @@ mod serve;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use holdfast_engine::ids::{EventId, ExecutionKey, Hlc, RunId};
 use holdfast_engine::namespace::NamespaceView;
 use holdfast_engine::rows::RowDiff;
 use holdfast_engine::{Input, Limits, Rejection, Reply};
+use holdfast_storage::GroupId;
 use holdfast_storage::tables::ShardId;
 use holdfast_storage::tables::backlog::QueueKey;
 use holdfast_storage::tables::counter::CounterKey;
-use bytes::Bytes;
-use holdfast_storage::GroupId;
 use tokio::sync::{oneshot, watch};
 
 use crate::cache::Cache;
@@ -34,12 +34,12 @@ use crate::deadlines::Wheel;
 use crate::entry::{EntryDraft, EntryLimits, Reign};
 use crate::group::Group;
 use crate::host::Host;
-use crate::hubs::{Hubs, TaskRef, LentPoller};
+use crate::hubs::{Hubs, LentPoller, TaskRef};
 use crate::registry::RegistryWatch;
 use crate::waits::Waits;
 
-use hand_out::Queue;
 pub use crate::admission::AdmissionLimits;
+use hand_out::Queue;
 pub(crate) use serve::{Inbox, run};
 
 /// How a shard batches and how much it holds.

@@ -104,10 +104,7 @@ impl Serving {
     }
 }
 
-fn counters(
-    store: &dyn Store,
-    shard: ShardId,
-) -> Result<BTreeMap<CounterKey, i64>, StorageError> {
+fn counters(store: &dyn Store, shard: ShardId) -> Result<BTreeMap<CounterKey, i64>, StorageError> {
     let range = KeyWriter::new(Table::Counter, shard).range();
     let mut out = BTreeMap::new();
     let mut failed = None;

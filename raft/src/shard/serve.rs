@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use holdfast_engine::ids::{ExecutionKey, Hlc};
 use holdfast_engine::{Code, Input, Rejection, Reply};
+use holdfast_storage::StorageError;
 use holdfast_storage::tables::Key;
 use holdfast_storage::tables::deadline::DeadlineKey;
-use holdfast_storage::StorageError;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::row_ops;
 use super::{
-    Answer, Batch, Held, InFlight, Leading, ReplyTo, RunEffects, Serving, SubmitError,
-    Work, hand_out,
+    Answer, Batch, Held, InFlight, Leading, ReplyTo, RunEffects, Serving, SubmitError, Work,
+    hand_out,
 };
 use crate::admission::{Admission, Class, Refused, Waiting};
 use crate::deadlines::Deadline;
@@ -28,8 +28,8 @@ use crate::rt::Rt;
 /// What waits for a shard's leader.
 #[derive(Debug)]
 enum Message {
-    Work(Work),
-    Offer(LentPoller),
+    Work(Box<Work>),
+    Offer(Box<LentPoller>),
 }
 
 /// The inbox of a shard on this node. Open only while this node leads the shard.
@@ -72,7 +72,7 @@ impl Inbox {
         if !held.open {
             return Err(NO_LEADER);
         }
-        let waiting = Waiting { key, class, bytes, work: Message::Work(work) };
+        let waiting = Waiting { key, class, bytes, work: Message::Work(Box::new(work)) };
         let pushed = held.admission.push(waiting);
         drop(held);
         match pushed {
@@ -89,8 +89,12 @@ impl Inbox {
         let key = ExecutionKey::workflow(poller.hub.namespace, "");
         let mut held = self.lock();
         if held.open {
-            let waiting =
-                Waiting { key, class: Class::Internal, bytes: 0, work: Message::Offer(poller) };
+            let waiting = Waiting {
+                key,
+                class: Class::Internal,
+                bytes: 0,
+                work: Message::Offer(Box::new(poller)),
+            };
             // Internal work is never refused.
             let _ = held.admission.push(waiting);
             drop(held);
@@ -121,7 +125,7 @@ impl Inbox {
                 Message::Work(work) => match work.to {
                     ReplyTo::Caller(sender, _) => drop(sender.send(Err(NO_LEADER))),
                     ReplyTo::Poller(poller, _) => drop(poller.sender.send(Err(NO_LEADER))),
-                        },
+                },
                 Message::Offer(poller) => drop(poller.sender.send(Err(NO_LEADER))),
             }
         }
@@ -310,13 +314,13 @@ impl Serving {
         while budget > 0 && !self.is_full() {
             budget -= 1;
             match leading.inbox.pop() {
-                Some(Message::Work(work)) => self.work(work)?,
-                Some(Message::Offer(poller)) => self.offered(poller)?,
+                Some(Message::Work(work)) => self.work(*work)?,
+                Some(Message::Offer(poller)) => self.offered(*poller)?,
                 None => break,
             }
         }
-        let flush = (!self.grants.is_empty())
-            .then(|| self.first_grant.after(self.config.start_flush));
+        let flush =
+            (!self.grants.is_empty()).then(|| self.first_grant.after(self.config.start_flush));
         if flush.is_some_and(|at| at <= now) {
             self.flush_starts()?;
         }
