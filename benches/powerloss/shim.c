@@ -31,8 +31,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum kind { OPEN = 1, CREATE, WRITE, TRUNCATE, GROW, SYNC_BEGIN, SYNC_END, RENAME, UNLINK, RMDIR, MKDIR, LINK, UNMODELLED };
-enum { TRACKED = 1, APPEND = 2, SYNCED = 4, DIRECTORY = 8 };
+enum kind {
+    OPEN = 1, CREATE, WRITE, TRUNCATE, GROW, SYNC_BEGIN, SYNC_END,
+    RENAME, UNLINK, RMDIR, MKDIR, LINK, UNMODELLED,
+};
+enum { TRACKED = 1, APPEND = 2, SYNCED = 4 };
 enum { FDS = 1 << 16, MAGIC = 0x314c5048, LAST_FD = 900 };
 
 struct record {
@@ -153,7 +156,17 @@ static const char *below_root(int folder, const char *path, char whole[PATH_MAX]
     return whole[root_length] == '/' ? whole + root_length + 1 : NULL;
 }
 
-static unsigned char state_of(int fd) { return fd >= 0 && fd < FDS ? state[fd] : 0; }
+// What is known of a descriptor; nothing once its number belongs to something else. fclose and closedir
+// close their descriptor inside libc, where nobody sees it.
+static unsigned char state_of(int fd) {
+    struct stat now;
+    if (fd < 0 || fd >= FDS || !state[fd]) return 0;
+    int keep = errno;
+    int same = fstat(fd, &now) == 0 && now.st_ino == inodes[fd] && (S_ISREG(now.st_mode) || S_ISDIR(now.st_mode));
+    errno = keep;
+    if (!same) state[fd] = 0;
+    return state[fd];
+}
 
 // --- Opening and closing ------------------------------------------------------------------------------
 
@@ -172,8 +185,7 @@ static int open_at(int folder, const char *path, int flags, mode_t mode) {
         record(existed ? OPEN : CREATE, now.st_ino, 0, name, NULL);
         if (existed && (flags & O_TRUNC) && before.st_size) record(TRUNCATE, now.st_ino, 0, NULL, NULL);
         inodes[fd] = now.st_ino;
-        state[fd] = TRACKED | (flags & O_APPEND ? APPEND : 0) | (flags & (O_DSYNC | O_SYNC) ? SYNCED : 0) |
-                    (S_ISDIR(now.st_mode) ? DIRECTORY : 0);
+        state[fd] = TRACKED | (flags & O_APPEND ? APPEND : 0) | (flags & (O_DSYNC | O_SYNC) ? SYNCED : 0);
     }
     pthread_mutex_unlock(&lock);
     return fd;
@@ -210,7 +222,7 @@ static void forget(int fd) {
 
 int close(int fd) {
     // Before the number is free for another thread's file.
-    if (state_of(fd)) forget(fd);
+    if (fd >= 0 && fd < FDS && state[fd]) forget(fd);
     return syscall(SYS_close, fd);
 }
 
@@ -221,11 +233,11 @@ int close_range(unsigned first, unsigned last, int flags) {
 }
 
 static int copied(int from, int to) {
-    if (to < 0 || to == from || (!state_of(from) && !state_of(to))) return to;
+    if (to < 0 || to == from || !state_of(from)) return to;
     if (to >= FDS) stop("a file that cannot be followed");
     pthread_mutex_lock(&lock);
     inodes[to] = inodes[from];
-    state[to] = state_of(from);
+    state[to] = state[from];
     pthread_mutex_unlock(&lock);
     return to;
 }

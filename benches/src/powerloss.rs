@@ -27,6 +27,8 @@ use crate::rng::Rng;
 const MAGIC: u32 = 0x314c_5048;
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;
+/// No file of a test is larger: the journal is wrong.
+const LARGEST: usize = 1 << 40;
 
 /// What happens to the writes of a file that were not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -515,7 +517,11 @@ impl Record {
     }
 
     fn at(&self) -> Fallible<usize> {
-        Ok(usize::try_from(self.at)?)
+        let at = usize::try_from(self.at)?;
+        if at > LARGEST {
+            return Err(format!("the journal has a file of {at} bytes").into());
+        }
+        Ok(at)
     }
 
     fn first(&self) -> Fallible<String> {

@@ -5,6 +5,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -174,6 +175,12 @@ fn change_names() {
     fs::rename(root.join("safe/next"), root.join("safe/current")).unwrap();
     fs::remove_file(root.join("safe/removed")).unwrap();
     fs::hard_link(root.join("safe/linked"), root.join("safe/link")).unwrap();
+    // A folder's descriptor that libc closed by itself; its number is the socket's now.
+    fs::create_dir(root.join("gone")).unwrap();
+    fs::write(root.join("gone/file"), "x").unwrap();
+    fs::remove_dir_all(root.join("gone")).unwrap();
+    let (mut socket, _other_end) = UnixStream::pair().unwrap();
+    socket.write_all(b"to no file").unwrap();
     // Synced itself, in a folder that is synced itself, which nobody synced into the root.
     fs::create_dir(root.join("lost")).unwrap();
     fs::write(root.join("lost/file"), "x").unwrap();

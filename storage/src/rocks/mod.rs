@@ -10,6 +10,7 @@ mod open;
 mod options;
 mod tables;
 mod tail;
+mod torn;
 
 pub use committer::OnFatal;
 pub use dir::{FORMAT_VERSION, Format, OpenError};

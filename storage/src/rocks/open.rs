@@ -8,6 +8,7 @@ use super::dir::{self, Format, OpenError};
 use super::log::RocksLog;
 use super::options::{LogLimits, TablesLimits};
 use super::tables::RocksStore;
+use super::torn;
 use crate::GroupId;
 
 /// How to open a data folder.
@@ -50,6 +51,9 @@ impl Opened {
                 format.shards, format.node, wanted.shards, wanted.node
             );
             return Err(OpenError::Format { path: path.to_path_buf(), why });
+        }
+        for folder in ["log", "tables"] {
+            torn::cut(&path.join(folder))?;
         }
         let log = Arc::new(RocksLog::open(
             &path.join("log"),

@@ -1,0 +1,217 @@
+//! Torn tails: what a power loss leaves of the last write to one of RocksDB's record files.
+//!
+//! A write that was not synced when the power went may be there in part: its beginning, some of its
+//! sectors, zeroes where the rest should be. RocksDB forgives a file that ends inside its last
+//! record and refuses one whose last record has its full length but not its contents. Both are
+//! legal after a power loss, so the second is made the first before RocksDB looks: the file is cut
+//! where the torn record begins.
+//!
+//! It is cut only when the bad record can be a torn last write: no later record begins behind it
+//! (one write is in flight at a time), and zeroes stand where it should go on. Anything else is
+//! damage, which RocksDB reports and which is refused.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use crate::StorageError;
+
+/// Records never cross a block; one that would is written in fragments.
+const BLOCK: usize = 32 << 10;
+/// Checksum (4), length (2), type (1).
+const HEADER: usize = 7;
+const FULL: u8 = 1;
+const FIRST: u8 = 2;
+const LAST: u8 = 4;
+/// The end of a torn record is zeroes, or at least one whole sector of it.
+const SECTOR: usize = 512;
+const ZEROES: usize = 8;
+
+/// Cuts the torn tail of the newest write-ahead file and of the current manifest of a RocksDB
+/// folder, if they have one. Nothing happens to a folder that does not exist.
+pub(super) fn cut(folder: &Path) -> Result<(), StorageError> {
+    for file in [newest_wal(folder), manifest(folder)].into_iter().flatten() {
+        let bytes = fs::read(&file).map_err(|why| super::failed("reading a record file", &why))?;
+        let Some(at) = torn_at(&bytes) else { continue };
+        tracing::warn!(
+            file = %file.display(),
+            at,
+            bytes = bytes.len() - at,
+            "the last write was torn by a power loss and is cut off; it was never synced"
+        );
+        let shorten = |file: File| file.set_len(at as u64).and_then(|()| file.sync_all());
+        OpenOptions::new()
+            .write(true)
+            .open(&file)
+            .and_then(shorten)
+            .map_err(|why| super::failed("cutting a torn tail", &why))?;
+    }
+    Ok(())
+}
+
+/// The write-ahead file with the highest number that is not empty.
+fn newest_wal(folder: &Path) -> Option<PathBuf> {
+    let files = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let numbered = files.filter_map(|path| {
+        let wal = path.extension()? == "log";
+        let number: u64 = path.file_stem()?.to_str()?.parse().ok()?;
+        let filled = fs::metadata(&path).ok()?.len() > 0;
+        (wal && filled).then_some((number, path))
+    });
+    numbered.max().map(|(_, path)| path)
+}
+
+/// The manifest that CURRENT names.
+fn manifest(folder: &Path) -> Option<PathBuf> {
+    let name = fs::read_to_string(folder.join("CURRENT")).ok()?;
+    let path = folder.join(name.trim_end());
+    path.is_file().then_some(path)
+}
+
+/// Where the torn last record of a file begins; `None` when it has none, or when what is wrong
+/// with it is not a torn write.
+fn torn_at(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    // Where the record began whose fragments are being read.
+    let mut began = 0;
+    loop {
+        let left = BLOCK - at % BLOCK;
+        if left < HEADER {
+            at += left;
+        }
+        if at + HEADER > bytes.len() {
+            return None;
+        }
+        match record(bytes, at) {
+            Some((kind, length)) => {
+                if matches!(kind, FULL | FIRST) {
+                    began = at;
+                }
+                at += HEADER + length;
+                if matches!(kind, FULL | LAST) {
+                    began = at;
+                }
+            }
+            None => break,
+        }
+    }
+    let torn = !another_begins(bytes, at) && goes_on_in_zeroes(&bytes[at..]);
+    torn.then_some(began.min(at))
+}
+
+/// Type and length of the sound record at `at`.
+fn record(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
+    let head = bytes.get(at..at + HEADER)?;
+    let length = usize::from(u16::from_le_bytes([head[4], head[5]]));
+    let kind = head[6];
+    if kind == 0 || HEADER + length > BLOCK - at % BLOCK {
+        return None;
+    }
+    let body = bytes.get(at + HEADER - 1..at + HEADER + length)?;
+    let sum = crc32c::crc32c(body);
+    // Stored masked, so that the checksum of bytes that hold a checksum is no fixed point.
+    let masked = sum.rotate_right(15).wrapping_add(0xa282_ead8);
+    (head[..4] == masked.to_le_bytes()).then_some((kind, length))
+}
+
+/// Whether a sound record begins anywhere behind `at`: then what is at `at` was not the last.
+fn another_begins(bytes: &[u8], at: usize) -> bool {
+    (at + 1..bytes.len().saturating_sub(HEADER)).any(|at| {
+        matches!(bytes[at + HEADER - 1], FULL | FIRST)
+            && BLOCK - at % BLOCK >= HEADER
+            && record(bytes, at).is_some()
+    })
+}
+
+/// Whether a write of which `rest` is there lacks its end, or a sector of it.
+fn goes_on_in_zeroes(rest: &[u8]) -> bool {
+    let tail = rest.iter().rev().take_while(|byte| **byte == 0).count();
+    tail >= ZEROES.min(rest.len()) || rest.chunks_exact(SECTOR).any(|s| s.iter().all(|b| *b == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of records with these lengths, fragmented as RocksDB does.
+    fn file(lengths: &[usize]) -> Vec<u8> {
+        let mut out: Vec<u8> = Vec::new();
+        for (n, length) in lengths.iter().enumerate() {
+            let payload: Vec<u8> = (0..*length).map(|i| (i + n) as u8 | 1).collect();
+            let mut rest = payload.as_slice();
+            let mut first = true;
+            loop {
+                let mut left = BLOCK - out.len() % BLOCK;
+                if left < HEADER {
+                    out.resize(out.len() + left, 0);
+                    left = BLOCK;
+                }
+                let take = rest.len().min(left - HEADER);
+                let last = take == rest.len();
+                let kind = match (first, last) {
+                    (true, true) => FULL,
+                    (true, false) => FIRST,
+                    (false, false) => 3,
+                    (false, true) => LAST,
+                };
+                let body = [&[kind], &rest[..take]].concat();
+                let masked = crc32c::crc32c(&body).rotate_right(15).wrapping_add(0xa282_ead8);
+                out.extend_from_slice(&masked.to_le_bytes());
+                out.extend_from_slice(&(take as u16).to_le_bytes());
+                out.extend_from_slice(&body);
+                rest = &rest[take..];
+                first = false;
+                if last {
+                    break;
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_sound_file_is_left_alone() {
+        for lengths in [&[][..], &[1], &[100, 40_000, 5], &[BLOCK - HEADER, 3], &[BLOCK - 10, 3]] {
+            assert_eq!(torn_at(&file(lengths)), None, "{lengths:?}");
+        }
+    }
+
+    #[test]
+    fn a_last_record_with_zeroes_for_an_end_is_cut_at_its_beginning() {
+        for last in [20, 900, 70_000] {
+            let before = file(&[300, 33_000]).len();
+            let whole = file(&[300, 33_000, last]);
+            for keep in [0, 3, 7, 12, last / 2, last - 9] {
+                let mut torn = whole.clone();
+                torn[before + keep..].fill(0);
+                assert_eq!(torn_at(&torn), Some(before), "{keep} of {last} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_last_record_that_lacks_a_sector_is_cut() {
+        let before = file(&[300]).len();
+        let mut torn = file(&[300, 20_000]);
+        let sector = 5000 / SECTOR * SECTOR + before;
+        torn[sector..sector + 4096].fill(0);
+        assert_eq!(torn_at(&torn), Some(before));
+    }
+
+    #[test]
+    fn damage_before_the_tail_is_not_cut() {
+        let mut bad = file(&[300, 20_000, 40]);
+        let at = file(&[300]).len() + HEADER + 100;
+        bad[at..at + 4096].fill(0);
+        assert_eq!(torn_at(&bad), None);
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_last_record_is_not_cut() {
+        let before = file(&[300]).len();
+        for at in [0, 4, 5, 6, 7, 600, 1999] {
+            let mut bad = file(&[300, 2000]);
+            bad[before + at] ^= 0x10;
+            assert_eq!(torn_at(&bad), None, "{at}");
+        }
+    }
+}
