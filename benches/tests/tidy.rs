@@ -177,10 +177,18 @@ fn is_one_table(body: &[String]) -> bool {
         body.iter().map(|l| l.trim()).filter(|l| !l.is_empty() && !l.starts_with("//")).collect();
     let starts = code.iter().position(|l| l.contains("match ") && l.ends_with('{'));
     let Some(starts) = starts.filter(|at| *at < 8) else { return false };
-    let arms = code[starts + 1..].iter().filter(|l| l.contains("=>")).count();
-    let alternatives = code[starts + 1..].iter().filter(|l| l.starts_with("| ")).count();
-    let rest = code.len() - starts - 1 - arms - alternatives;
-    arms + alternatives >= code.len() / 2 && rest < 24
+    let mut lines = code[starts + 1..].iter();
+    let mut other = 0;
+    while let Some(line) = lines.next() {
+        if line.ends_with("=> {") {
+            // An arm of one line that did not fit behind its pattern.
+            let short = lines.next().is_some() && lines.next() == Some(&"}");
+            other += usize::from(!short);
+        } else if !(line.contains("=>") || line.starts_with("| ") || *line == "}") {
+            other += 1;
+        }
+    }
+    other <= 4
 }
 
 /// Folders two levels deep that hold something git tracks or would.

@@ -71,7 +71,9 @@ class Server:
 
 
 class Program:
-    """A Python program beside the tests: a worker or a starter, with its output."""
+    """A Python program beside the tests: a worker or a starter, with what it prints.
+
+    Only what it prints: the SDK's threads may outlive the interpreter by a moment, and then that complains."""
 
     def __init__(self, *arguments: str):
         self.output = tempfile.TemporaryFile("w+")
@@ -80,7 +82,6 @@ class Program:
             cwd=HERE,
             stdin=subprocess.DEVNULL,
             stdout=self.output,
-            stderr=subprocess.STDOUT,
         )
 
     def finish(self) -> str:

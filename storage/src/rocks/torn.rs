@@ -94,7 +94,7 @@ fn torn_at(bytes: &[u8]) -> Option<usize> {
             None => break,
         }
     }
-    let torn = !another_begins(bytes, at) && goes_on_in_zeroes(&bytes[at..]);
+    let torn = !another_begins(bytes, at) && goes_on_in_zeroes(bytes, at);
     torn.then_some(began.min(at))
 }
 
@@ -122,10 +122,16 @@ fn another_begins(bytes: &[u8], at: usize) -> bool {
     })
 }
 
-/// Whether a write of which `rest` is there lacks its end, or a sector of it.
-fn goes_on_in_zeroes(rest: &[u8]) -> bool {
+/// Whether the write that goes on at `at` lacks its end, or a sector of it. The rest of the sector
+/// in which it goes on counts when a header would fit: that much of a record is never all zeroes.
+fn goes_on_in_zeroes(bytes: &[u8], at: usize) -> bool {
+    let rest = &bytes[at..];
     let tail = rest.iter().rev().take_while(|byte| **byte == 0).count();
-    tail >= ZEROES.min(rest.len()) || rest.chunks_exact(SECTOR).any(|s| s.iter().all(|b| *b == 0))
+    let (begun, sectors) = rest.split_at(rest.len().min(at.next_multiple_of(SECTOR) - at));
+    let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    tail >= ZEROES.min(rest.len())
+        || (begun.len() >= HEADER && zero(begun))
+        || sectors.chunks_exact(SECTOR).any(zero)
 }
 
 #[cfg(test)]
@@ -193,7 +199,18 @@ mod tests {
         let before = file(&[300]).len();
         let mut torn = file(&[300, 20_000]);
         let sector = 5000 / SECTOR * SECTOR + before;
+        let sector = sector.next_multiple_of(SECTOR);
         torn[sector..sector + 4096].fill(0);
+        assert_eq!(torn_at(&torn), Some(before));
+    }
+
+    #[test]
+    fn a_last_record_that_lacks_the_few_bytes_before_a_block_is_cut() {
+        let lengths = [BLOCK - HEADER - 13];
+        let before = file(&lengths).len();
+        assert_eq!(BLOCK - before % BLOCK, 13);
+        let mut torn = file(&[lengths[0], 9000]);
+        torn[before..before + 13].fill(0);
         assert_eq!(torn_at(&torn), Some(before));
     }
 

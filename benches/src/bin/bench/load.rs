@@ -38,6 +38,8 @@ struct Window {
     took: Duration,
     /// From the call that starts a workflow to the answer of the call that completes it.
     wall: Sample,
+    /// Workflows per second in each quarter of the window: whether it slows as it fills.
+    quarters: Vec<f64>,
     /// From the first event to the last, by the server's clock.
     in_history: Sample,
     cpu_ms: f64,
@@ -78,6 +80,8 @@ fn report(window: &Window, count: usize) {
         "  took {:.2} s; every history read: gapless, right result",
         window.took.as_secs_f64()
     ));
+    let quarters: Vec<_> = window.quarters.iter().map(|rate| format!("{rate:.0}")).collect();
+    say(format!("  workflows per second, by quarter of the window: {}", quarters.join(", ")));
     say(format!("  first to last event, by the history: {}", window.in_history.summary()));
     say(format!("  start called to completion answered: {}", window.wall.summary()));
     say(format!("  syncs per workflow {:.3}", per(window.syncs as f64)));
@@ -126,10 +130,10 @@ impl Driver {
             let rng = Rng::new(any_seed());
             slots.spawn(start_in_turn(client, waiting, next, tag, count, rng));
         }
-        let mut wall = Sample::default();
+        let mut ends = Vec::new();
         let all = async {
-            while let Some(sample) = slots.join_next().await {
-                wall.extend(sample??);
+            while let Some(slot) = slots.join_next().await {
+                ends.extend(slot??);
             }
             Fallible::Ok(())
         };
@@ -143,7 +147,9 @@ impl Driver {
         let cpu_ms = process::cpu_ms(self.server.pid())? - cpu;
         let syncs = self.syncs()? - syncs;
         let in_history = self.check(tag, count).await?;
-        Ok(Window { took, wall, in_history, cpu_ms, syncs })
+        let mut wall = Sample::default();
+        wall.extend(ends.iter().map(|(_, wall)| *wall));
+        Ok(Window { took, wall, quarters: quarters(begun, ends), in_history, cpu_ms, syncs })
     }
 
     /// Waits until a worker fails, which none should.
@@ -191,12 +197,26 @@ impl Driver {
     }
 }
 
+/// The rate of each quarter of the workflows, in the order in which they ended.
+fn quarters(begun: Instant, mut ends: Vec<(Instant, Duration)>) -> Vec<f64> {
+    ends.sort();
+    let (mut since, size) = (begun, ends.len() / 4);
+    let last_of = ends.chunks_exact(size.max(1)).filter_map(<[_]>::last).take(4);
+    let rate = |(end, _): &(Instant, Duration)| {
+        let took = end.duration_since(since);
+        since = *end;
+        size as f64 / took.as_secs_f64()
+    };
+    last_of.map(rate).collect()
+}
+
 /// The next number below `count`.
 fn turn(next: &AtomicUsize, count: usize) -> Option<usize> {
     Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < count)
 }
 
-/// Starts workflows, each when the one before has closed.
+/// Starts workflows, each when the one before has closed. Returns when each closed, and how long
+/// that took.
 async fn start_in_turn(
     client: Client,
     waiting: Waiting,
@@ -204,8 +224,8 @@ async fn start_in_turn(
     tag: String,
     count: usize,
     mut rng: Rng,
-) -> Fallible<Vec<Duration>> {
-    let mut wall = Vec::new();
+) -> Fallible<Vec<(Instant, Duration)>> {
+    let mut ends = Vec::new();
     while let Some(index) = turn(&next, count) {
         let id = format!("{tag}-{index}");
         let (closed, close) = oneshot::channel();
@@ -222,9 +242,9 @@ async fn start_in_turn(
             })
             .await?;
         close.await?;
-        wall.push(begun.elapsed());
+        ends.push((Instant::now(), begun.elapsed()));
     }
-    Ok(wall)
+    Ok(ends)
 }
 
 async fn play_workflows(client: Client, waiting: Waiting, mut rng: Rng) -> Fallible<()> {

@@ -1,12 +1,10 @@
 //! Power lost at every step of a run (`design-reasons.md` E5): whatever the log and the tables
 //! kept, each on its own, the node starts, holds what it acknowledged, and goes on.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use holdfast_raft::entry::Reign;
 use holdfast_raft::links::LoopLinks;
 use holdfast_raft::machine::Proposed;

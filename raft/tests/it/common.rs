@@ -1,6 +1,5 @@
 //! A node, a cluster and a workload for the tests of this crate: deterministic, in memory.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test file uses another part of it")]
-#![allow(unreachable_pub, reason = "shared between test files")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -27,11 +26,11 @@ use holdfast_storage::{Direction, GroupId, Op, Store};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// The group that the tests run: shard 0.
-pub const GROUP: GroupId = 1;
+pub(crate) const GROUP: GroupId = 1;
 const SHARD: u32 = 0;
 
 /// Runs a test on one thread, with a clock that stands still and random numbers from `seed`.
-pub fn run<T>(seed: u64, test: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(seed: u64, test: impl Future<Output = T>) -> T {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_be_bytes());
     tokio::runtime::Builder::new_current_thread()
@@ -45,27 +44,32 @@ pub fn run<T>(seed: u64, test: impl Future<Output = T>) -> T {
 
 /// Lets everything run until nothing can, and a few milliseconds of virtual time pass: a paused
 /// clock moves only when every task waits, and openraft waits for timers of up to one millisecond.
-pub async fn settle() {
+pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(5)).await;
 }
 
 /// Lets virtual time pass.
-pub async fn pass(ms: u64) {
+pub(crate) async fn pass(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
 /// One node: its disk outlives it.
-pub struct Node {
-    pub id: NodeId,
-    pub log: Arc<MemoryLog>,
-    pub store: Arc<MemoryStore>,
-    pub tasks: Arc<TaskGroup>,
-    pub group: Group,
-    pub ended: UnboundedReceiver<Ended>,
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) tasks: Arc<TaskGroup>,
+    pub(crate) group: Group,
+    pub(crate) ended: UnboundedReceiver<Ended>,
 }
 
 /// What a node is made of, apart from its disk.
-pub fn host(id: NodeId, links: &LoopLinks, log: &Arc<MemoryLog>, store: &Arc<MemoryStore>) -> Host {
+pub(crate) fn host(
+    id: NodeId,
+    links: &LoopLinks,
+    log: &Arc<MemoryLog>,
+    store: &Arc<MemoryStore>,
+) -> Host {
     Host {
         clock: Arc::new(ManualClock::new(Hlc(1_700_000_000_000_000_000))),
         rng: Arc::new(SeededRng::new(id)),
@@ -77,7 +81,7 @@ pub fn host(id: NodeId, links: &LoopLinks, log: &Arc<MemoryLog>, store: &Arc<Mem
 
 impl Node {
     /// Opens the group on a disk.
-    pub async fn open(
+    pub(crate) async fn open(
         id: NodeId,
         members: &BTreeSet<NodeId>,
         links: &LoopLinks,
@@ -93,35 +97,39 @@ impl Node {
 
     /// Ends the node where it stands; what is left is its disk, with the first `keep` unsynced
     /// writes of its log.
-    pub fn crash(self, links: &LoopLinks, keep: usize) -> (Arc<MemoryLog>, Arc<MemoryStore>) {
+    pub(crate) fn crash(
+        self,
+        links: &LoopLinks,
+        keep: usize,
+    ) -> (Arc<MemoryLog>, Arc<MemoryStore>) {
         links.remove(self.id);
         self.tasks.kill();
         (Arc::new(self.log.crash(keep)), Arc::new(self.store.crash()))
     }
 
     /// How every proposal ended so far.
-    pub fn drain(&mut self) -> Vec<Ended> {
+    pub(crate) fn drain(&mut self) -> Vec<Ended> {
         std::iter::from_fn(|| self.ended.try_recv().ok()).collect()
     }
 
     /// The term in which this node may decide.
-    pub fn serving(&self) -> Option<u64> {
+    pub(crate) fn serving(&self) -> Option<u64> {
         *self.group.leadership().borrow()
     }
 
     /// The rows of the group.
-    pub fn rows(&self) -> Vec<(Bytes, Bytes)> {
+    pub(crate) fn rows(&self) -> Vec<(Bytes, Bytes)> {
         dump(self.store.as_ref())
     }
 
     /// Proposes entry `n` of the workload.
-    pub async fn propose(&self, term: u64, entry: &ShardEntry) {
+    pub(crate) async fn propose(&self, term: u64, entry: &ShardEntry) {
         self.group.propose(term, entry.encode().expect("small")).await;
     }
 }
 
 /// Every row that a snapshot of the group would carry.
-pub fn dump(store: &dyn Store) -> Vec<(Bytes, Bytes)> {
+pub(crate) fn dump(store: &dyn Store) -> Vec<(Bytes, Bytes)> {
     let view = store.view();
     let mut all = Vec::new();
     for range in rows::ranges(GROUP) {
@@ -135,14 +143,14 @@ pub fn dump(store: &dyn Store) -> Vec<(Bytes, Bytes)> {
 }
 
 /// A group of three.
-pub struct Cluster {
-    pub links: LoopLinks,
-    pub members: BTreeSet<NodeId>,
-    pub nodes: BTreeMap<NodeId, Node>,
+pub(crate) struct Cluster {
+    pub(crate) links: LoopLinks,
+    pub(crate) members: BTreeSet<NodeId>,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
 }
 
 impl Cluster {
-    pub async fn of_three() -> Cluster {
+    pub(crate) async fn of_three() -> Cluster {
         let links = LoopLinks::new();
         let members: BTreeSet<NodeId> = [1, 2, 3].into();
         let mut nodes = BTreeMap::new();
@@ -155,23 +163,23 @@ impl Cluster {
     }
 
     /// Waits until somebody may decide.
-    pub async fn leader(&self) -> (NodeId, u64) {
+    pub(crate) async fn leader(&self) -> (NodeId, u64) {
         let waits = self.nodes.values().map(|node| {
             Box::pin(async move { (node.id, node.group.await_serving().await.expect("serves")) })
         });
         futures::future::select_all(waits).await.0
     }
 
-    pub fn node(&mut self, id: NodeId) -> &mut Node {
+    pub(crate) fn node(&mut self, id: NodeId) -> &mut Node {
         self.nodes.get_mut(&id).expect("there")
     }
 
-    pub fn others(&self, id: NodeId) -> Vec<NodeId> {
+    pub(crate) fn others(&self, id: NodeId) -> Vec<NodeId> {
         self.members.iter().copied().filter(|other| *other != id).collect()
     }
 
     /// Waits until every node has applied what the leader has, and compares all their rows.
-    pub async fn agree(&self) -> Vec<(Bytes, Bytes)> {
+    pub(crate) async fn agree(&self) -> Vec<(Bytes, Bytes)> {
         let marks = self.nodes.values().map(|node| node.group.applied().borrow().index);
         let last = marks.max().flatten();
         for node in self.nodes.values() {
@@ -187,12 +195,12 @@ impl Cluster {
 }
 
 /// The execution that the workload writes to.
-pub fn execution() -> ExecutionKey {
+pub(crate) fn execution() -> ExecutionKey {
     ExecutionKey::workflow(Uuid([7; 16]), "order-1")
 }
 
 /// Its run.
-pub const RUN: RunId = Uuid([9; 16]);
+pub(crate) const RUN: RunId = Uuid([9; 16]);
 
 fn event(id: i64) -> WireChange {
     let mut body = vec![8];
@@ -202,7 +210,7 @@ fn event(id: i64) -> WireChange {
 
 /// Entry `n` (0, 1, ..) of the workload, on top of entries 0 .. n: a private change, two events,
 /// a row; every fifth a checkpoint.
-pub fn entry(reign: Reign, seq: u64, n: u64) -> ShardEntry {
+pub(crate) fn entry(reign: Reign, seq: u64, n: u64) -> ShardEntry {
     let private = WireChange { tag: 40, body: Bytes::copy_from_slice(&n.to_be_bytes()) };
     let first = 2 * n as i64 + 1;
     let state = Bytes::copy_from_slice(&(3 * n + 3).to_be_bytes());
@@ -220,7 +228,7 @@ pub fn entry(reign: Reign, seq: u64, n: u64) -> ShardEntry {
 }
 
 /// What removes the history of the workload up to event `last`, and its row.
-pub fn history_deletes(last: i64) -> Vec<Op> {
+pub(crate) fn history_deletes(last: i64) -> Vec<Op> {
     let run = RunKey { shard: SHARD, execution: execution(), run: RUN };
     let batch = |first| tables::delete(&HistoryKey { run: run.clone(), first });
     let mut ops: Vec<Op> = (1..=last).step_by(2).map(batch).collect();
@@ -236,7 +244,7 @@ fn row_key() -> Bytes {
 
 /// How many entries of the workload the tables hold; panics unless they hold exactly what those
 /// entries say.
-pub fn verify(store: &dyn Store) -> u64 {
+pub(crate) fn verify(store: &dyn Store) -> u64 {
     let view = store.view();
     let slot = rows::slot_key(SHARD, &execution(), Slot::Run(RUN));
     let head = rows::head(view.as_ref(), &slot).expect("head");
@@ -274,7 +282,7 @@ pub fn verify(store: &dyn Store) -> u64 {
 }
 
 /// The log indexes of accepted entries, checked to be in order.
-pub fn accepted(ended: &[Ended]) -> usize {
+pub(crate) fn accepted(ended: &[Ended]) -> usize {
     let indexes: Vec<u64> = ended
         .iter()
         .filter_map(|end| match end.how {
@@ -287,6 +295,6 @@ pub fn accepted(ended: &[Ended]) -> usize {
 }
 
 /// An entry as bytes.
-pub fn bytes(entry: &ShardEntry) -> EntryBytes {
+pub(crate) fn bytes(entry: &ShardEntry) -> EntryBytes {
     entry.encode().expect("small")
 }

@@ -1,11 +1,9 @@
 //! One group: the rules of reigns, of terms and of durability, each with the race it is there for.
 
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use holdfast_engine::ids::Hlc;
 use holdfast_raft::entry::{Reign, ShardEntry};
 use holdfast_raft::group::Group;

@@ -1,11 +1,9 @@
 //! openraft's own storage suite over our adapters.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{GROUP, bytes, entry, run, verify};
+use crate::common::{GROUP, bytes, entry, run, verify};
 use holdfast_raft::entry::Reign;
 use holdfast_raft::flusher::{FlushPlan, Flusher};
 use holdfast_raft::group::Group;

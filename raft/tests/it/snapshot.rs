@@ -1,11 +1,9 @@
 //! A follower whose log is gone gets the rows themselves; the flusher that makes that happen.
 
-mod common;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use holdfast_raft::entry::Reign;
 use holdfast_raft::flusher::{FlushOn, FlushPlan, Flusher};
 use holdfast_raft::links::LoopLinks;

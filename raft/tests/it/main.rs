@@ -1,0 +1,9 @@
+//! Agreement as a whole. One binary: each one that uses openraft costs a minute to compile.
+
+mod common;
+mod crash;
+mod entry;
+mod group;
+mod shard;
+mod snapshot;
+mod suite;
