@@ -1,20 +1,14 @@
-//! The shim and the model of the disk, on a program whose every write is known: this test program
-//! itself, started again under the shim.
+//! The shim and the model of the disk, on a program whose every write is known:
+//! `src/bin/powerloss-child.rs`, started under the shim.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixStream;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use holdfast_benches::powerloss::{Disk, TEARS, Tear, build_shim, watch};
 use holdfast_benches::rng::Rng;
 use tempfile::TempDir;
-
-/// Where the child finds its folder.
-const FOLDER: &str = "HOLDFAST_POWERLOSS_ROOT";
 
 /// The child of this test: which writes what its name says.
 fn child(scenario: &str) -> (TempDir, PathBuf, PathBuf) {
@@ -23,22 +17,14 @@ fn child(scenario: &str) -> (TempDir, PathBuf, PathBuf) {
     let (root, journal) = (base.join("root"), base.join("journal"));
     fs::create_dir(&root).unwrap();
     let library = build_shim(&base.join("shim")).unwrap();
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", scenario, "--ignored", "--test-threads", "1"])
+    let status = Command::new(env!("CARGO_BIN_EXE_powerloss-child"))
+        .arg(scenario)
+        .arg(&root)
         .envs(watch(&library, &root, &journal))
         .output()
         .unwrap();
-    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
     (folder, root, journal)
-}
-
-#[expect(clippy::disallowed_methods, reason = "how a parent tells a child its folder")]
-fn own_folder() -> PathBuf {
-    std::env::var_os(FOLDER).expect("only started by another test").into()
-}
-
-fn sync_folder(path: &Path) {
-    File::open(path).unwrap().sync_all().unwrap();
 }
 
 /// Replays the journal and cuts the power, once per seed; returns each seed's folder.
@@ -81,33 +67,6 @@ fn files(root: &Path) -> Vec<(String, Vec<u8>)> {
 
 fn content<'a>(files: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a [u8]> {
     files.iter().find(|(path, _)| path == name).map(|(_, bytes)| &bytes[..])
-}
-
-#[test]
-#[ignore = "the child of another test"]
-fn write_in_every_way() {
-    let root = own_folder();
-    // Appended through two handles of the file, one of them a copy.
-    let mut log = OpenOptions::new().create(true).append(true).open(root.join("log")).unwrap();
-    let mut copy = log.try_clone().unwrap();
-    log.write_all(b"one ").unwrap();
-    copy.write_all(b"two ").unwrap();
-    copy.sync_data().unwrap();
-    sync_folder(&root);
-    drop(copy);
-    log.write_all(&[b'x'; 10_000]).unwrap();
-    // Written at places, synced, and cut short without a sync.
-    let table = File::create(root.join("table")).unwrap();
-    table.write_all_at(b"........", 0).unwrap();
-    table.write_all_at(b"AB", 3).unwrap();
-    table.sync_all().unwrap();
-    sync_folder(&root);
-    table.write_all_at(b"ZZ", 0).unwrap();
-    table.set_len(4).unwrap();
-    // Synced, but its name is not.
-    let mut nameless = File::create(root.join("nameless")).unwrap();
-    nameless.write_all(b"safe and lost").unwrap();
-    nameless.sync_all().unwrap();
 }
 
 #[test]
@@ -154,38 +113,6 @@ fn a_file_whose_syncs_are_ignored_is_empty() {
         assert_eq!(content(&files, "log"), Some(&b""[..]));
         assert_eq!(content(&files, "table"), Some(&b"...AB..."[..]));
     }
-}
-
-#[test]
-#[ignore = "the child of another test"]
-fn change_names() {
-    let root = own_folder();
-    fs::create_dir(root.join("safe")).unwrap();
-    sync_folder(&root);
-    let put = |name: &str, text: &str| {
-        let mut file = File::create(root.join("safe").join(name)).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        file.sync_all().unwrap();
-    };
-    put("current", "old");
-    put("removed", "removed");
-    put("linked", "linked");
-    sync_folder(&root.join("safe"));
-    put("next", "new");
-    fs::rename(root.join("safe/next"), root.join("safe/current")).unwrap();
-    fs::remove_file(root.join("safe/removed")).unwrap();
-    fs::hard_link(root.join("safe/linked"), root.join("safe/link")).unwrap();
-    // A folder's descriptor that libc closed by itself; its number is the socket's now.
-    fs::create_dir(root.join("gone")).unwrap();
-    fs::write(root.join("gone/file"), "x").unwrap();
-    fs::remove_dir_all(root.join("gone")).unwrap();
-    let (mut socket, _other_end) = UnixStream::pair().unwrap();
-    socket.write_all(b"to no file").unwrap();
-    // Synced itself, in a folder that is synced itself, which nobody synced into the root.
-    fs::create_dir(root.join("lost")).unwrap();
-    fs::write(root.join("lost/file"), "x").unwrap();
-    File::open(root.join("lost/file")).unwrap().sync_all().unwrap();
-    sync_folder(&root.join("lost"));
 }
 
 #[test]

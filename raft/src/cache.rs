@@ -50,8 +50,10 @@ pub(crate) struct Cached {
     used: u64,
 }
 
-/// What an execution costs beside its states.
-const OVERHEAD: usize = 1024;
+/// What an execution, and each of its runs, costs beside what it would encode to.
+const OVERHEAD: usize = 2048;
+/// How much larger a state is in memory than encoded.
+const SPREAD: usize = 4;
 
 impl Cached {
     /// A new one around a record.
@@ -61,8 +63,8 @@ impl Cached {
 
     fn measure(&self) -> usize {
         let runs: usize =
-            self.runs.values().map(|run| OVERHEAD + 2 * run.live.state.encoded_len()).sum();
-        OVERHEAD + 2 * self.record.record.encoded_len() + runs
+            self.runs.values().map(|run| OVERHEAD + SPREAD * run.live.state.encoded_len()).sum();
+        OVERHEAD + SPREAD * self.record.record.encoded_len() + runs
     }
 
     fn may_leave(&self, applied: u64) -> bool {
@@ -119,6 +121,13 @@ impl Cache {
         self.make_room(applied);
     }
 
+    /// Entry `applied` and all before it are in the tables: lets go of what `key` kept for them.
+    pub(crate) fn settle(&mut self, key: &ExecutionKey, applied: u64) {
+        if let Some(cached) = self.held.get_mut(key) {
+            cached.settle(applied);
+        }
+    }
+
     fn make_room(&mut self, applied: u64) {
         /// How many that may not leave are passed over before giving up for now.
         const PASSED: usize = 64;
@@ -171,6 +180,18 @@ mod tests {
         cache.put(key(0), Cached { observed: 7, ..Cached::default() }, 7);
         cache.put(key(1), Cached::default(), 7);
         assert!(cache.take(&key(0)).is_none());
+    }
+
+    #[test]
+    fn an_applied_entry_leaves_nothing_pending() {
+        let mut cache = Cache::new(1 << 20);
+        let pending = Pending { entry: 3, base: 0, changes: Vec::new() };
+        let cached = Cached { observed: 3, pending: [pending].into(), ..Cached::default() };
+        cache.put(key(0), cached, 2);
+        cache.settle(&key(0), 2);
+        assert_eq!(cache.held[&key(0)].pending.len(), 1);
+        cache.settle(&key(0), 3);
+        assert!(cache.held[&key(0)].pending.is_empty());
     }
 
     #[test]

@@ -436,6 +436,7 @@ impl Serving {
             self.answer(held)?;
         }
         for RunEffects { key, run, diff, wake } in entry.effects {
+            self.cache.settle(&key, self.applied);
             if let Some((old, new)) = diff.deadline {
                 let deadline = |at: Hlc| Deadline { at, key: key.clone(), run };
                 if let Some(at) = old {
