@@ -254,17 +254,17 @@ impl Serving {
         });
         if !changes.is_empty() {
             let seq = live.state.seq;
-            let split = transaction_end(&changes);
-            if split < changes.len() {
-                let seq = seq - (changes.len() - split) as u64;
-                let first = part(Slot::Run(run), seq, &changes[..split], &mut held.mark, None);
-                let parts = vec![first];
+            let state = || Bytes::from(live.state.encode_to_vec());
+            let (first, rest) = changes.split_at(transaction_end(&changes));
+            let mut last = first;
+            if !rest.is_empty() {
+                let first_seq = seq - rest.len() as u64;
+                let parts = vec![part(Slot::Run(run), first_seq, first, &mut held.mark, None)];
                 let first = EntryDraft { key: key.clone(), parts, rows: Vec::new() };
                 self.batch.add(first, Moves::new());
+                last = rest;
             }
-            let state = || Bytes::from(live.state.encode_to_vec());
-            let rest = &changes[split % changes.len()..];
-            out.parts.push(part(Slot::Run(run), seq, rest, &mut held.mark, Some(&state)));
+            out.parts.push(part(Slot::Run(run), seq, last, &mut held.mark, Some(&state)));
             let wrote = changes.iter().any(|change| matches!(change, Change::Event(_)));
             held.pending.push_back(pending(entry, seq, changes));
             self.effect(key, run, diff, wrote);
