@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use holdfast_engine::Limits;
+use holdfast_raft::entry::EXECUTION_ID_BYTES;
 use serde_json::Value;
 
 /// What dynamic config can change.
@@ -64,7 +65,8 @@ const KEYS: &[(&str, Effect)] = &[
     ("limit.blobsize.warn", Accepted),
     ("limit.memosize.error", Count(|s, n| s.limits.memo_bytes = size(n))),
     ("limit.memosize.warn", Accepted),
-    ("limit.maxidlength", Count(|s, n| s.limits.id_bytes = size(n))),
+    // Entries of the log take no longer ones (and nor do Temporal's databases).
+    ("limit.maxidlength", Count(|s, n| s.limits.id_bytes = size(n).min(EXECUTION_ID_BYTES))),
     ("limit.historysize.suggestcontinueasnew", Count(|s, n| s.limits.history_bytes_suggest = n)),
     ("limit.historysize.warn", Accepted),
     ("limit.historysize.error", Count(|s, n| s.limits.history_bytes_max = n)),

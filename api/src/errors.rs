@@ -87,23 +87,67 @@ fn exhausted_headers(body: &[u8], headers: &mut MetadataMap) {
 }
 
 /// Brings a status that the transport gave before any handler ran into the form that gRPC for Go
-/// gives it, because SDKs look at it: a message above the limit is RESOURCE_EXHAUSTED there.
+/// gives it, because SDKs look at it.
 pub fn transport_status<B>(mut response: http::Response<B>) -> http::Response<B> {
     let headers = response.headers_mut();
-    let too_large = headers.get("grpc-status").is_some_and(|code| code == "11")
-        && headers.get("grpc-message").is_some_and(|text| text.as_bytes().starts_with(TOO_LARGE));
-    if too_large {
-        headers.insert("grpc-status", HeaderValue::from_static("8"));
-        headers.insert("grpc-message", HeaderValue::from_static(TOO_LARGE_ANSWER));
+    let code = headers.get("grpc-status").map(HeaderValue::as_bytes);
+    let text = headers.get("grpc-message").map_or(&b""[..], HeaderValue::as_bytes);
+    let known = TRANSPORT.iter().find(|known| {
+        code == Some(known.code.as_bytes())
+            && text.starts_with(known.begins.as_bytes())
+            && contains(text, known.has.as_bytes())
+    });
+    if let Some(Known { go, said, .. }) = known {
+        headers.insert("grpc-status", HeaderValue::from_static(go));
+        headers.insert("grpc-message", HeaderValue::from_static(said));
     }
     response
 }
 
-/// How tonic's message about the limit begins, percent-encoded as it travels.
-const TOO_LARGE: &[u8] = b"Error,%20decoded%20message%20length%20too%20large";
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    (0..=text.len()).any(|at| text[at..].starts_with(part))
+}
 
-/// What is said instead; it names the limit that [`crate::server`] sets.
-const TOO_LARGE_ANSWER: &str = "grpc: received message larger than max (4194304)";
+/// A status of tonic's transport and what gRPC for Go makes of the same bytes. Texts are
+/// percent-encoded, as they travel.
+struct Known {
+    code: &'static str,
+    begins: &'static str,
+    /// What the text has somewhere.
+    has: &'static str,
+    go: &'static str,
+    said: &'static str,
+}
+
+/// The first that fits counts. That the limit is 4 MiB is [`crate::server`]'s.
+const TRANSPORT: [Known; 7] = [
+    Known {
+        code: "11",
+        begins: "Error,%20decoded%20message%20length%20too%20large",
+        has: "",
+        go: "8",
+        said: "grpc: received message larger than max (4194304)",
+    },
+    Known { code: "13", begins: "Missing%20request%20message", has: "", go: "2", said: "EOF" },
+    Known { code: "13", begins: "Unexpected%20EOF", has: "", go: "2", said: "unexpected EOF" },
+    decoding("invalid%20string%20value", NOT_UTF8),
+    decoding("not%20UTF-8", NOT_UTF8),
+    decoding(
+        "nest%20too",
+        "grpc: error unmarshalling request: proto:%C2%A0exceeded maximum recursion depth",
+    ),
+    decoding(
+        "",
+        "grpc: error unmarshalling request: proto:%C2%A0cannot parse invalid wire-format data",
+    ),
+];
+
+const NOT_UTF8: &str = "grpc: error unmarshalling request: string field contains invalid UTF-8";
+
+/// A message that can't be decoded.
+const fn decoding(has: &'static str, said: &'static str) -> Known {
+    Known { code: "13", begins: "failed%20to%20decode%20Protobuf%20message", has, go: "13", said }
+}
 
 #[cfg(test)]
 mod tests {
@@ -150,11 +194,28 @@ mod tests {
     }
 
     #[test]
-    fn the_transports_limit_is_resource_exhausted() {
+    fn the_transports_own_statuses_are_those_of_grpc_for_go() {
         let text = "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
         let response: http::Response<()> = Status::out_of_range(text).into_http();
         let code = transport_status(response).headers().get("grpc-status").cloned();
         assert_eq!(code, Some(HeaderValue::from_static("8")));
+        for (tonic, code, message) in [
+            ("Missing request message.", "2", "EOF"),
+            ("Unexpected EOF decoding stream.", "2", "unexpected EOF"),
+            (
+                "failed to decode Protobuf message: A.b: invalid string value: data is not",
+                "13",
+                NOT_UTF8,
+            ),
+            ("failed to decode Protobuf message: A.b: a string is not UTF-8", "13", NOT_UTF8),
+            ("something else", "13", "something%20else"),
+        ] {
+            let response: http::Response<()> = Status::internal(tonic).into_http();
+            let response = transport_status(response);
+            let header = |name: &str| response.headers().get(name).map(HeaderValue::as_bytes);
+            assert_eq!(header("grpc-status"), Some(code.as_bytes()), "{tonic}");
+            assert_eq!(header("grpc-message"), Some(message.as_bytes()), "{tonic}");
+        }
         let other: http::Response<()> = Status::out_of_range("something else").into_http();
         let code = transport_status(other).headers().get("grpc-status").cloned();
         assert_eq!(code, Some(HeaderValue::from_static("11")));

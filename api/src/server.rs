@@ -38,6 +38,9 @@ const MESSAGE_BYTES: usize = 4 << 20;
 /// How long calls in flight may take once the server stops.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How the names of private folders begin.
+const PRIVATE: &str = "holdfast-dev-";
+
 /// The node's number in a cluster of one.
 const NODE: u64 = 1;
 
@@ -231,7 +234,8 @@ async fn alone<T: ?Sized>(part: &Arc<T>) {
 fn place(data: &Data) -> Result<(PathBuf, Option<tempfile::TempDir>), ServeError> {
     let path = match data {
         Data::Temporary => {
-            let folder = tempfile::Builder::new().prefix("holdfast-").tempdir();
+            remove_abandoned(&std::env::temp_dir());
+            let folder = tempfile::Builder::new().prefix(PRIVATE).tempdir();
             let folder = folder.map_err(ServeError::Temporary)?;
             return Ok((folder.path().join("data"), Some(folder)));
         }
@@ -246,6 +250,23 @@ fn place(data: &Data) -> Result<(PathBuf, Option<tempfile::TempDir>), ServeError
         _ => {}
     }
     Ok((path, None))
+}
+
+/// Removes the private folders of servers that were killed: nobody else will.
+fn remove_abandoned(within: &Path) {
+    let Ok(entries) = fs::read_dir(within) else { return };
+    for folder in entries.flatten().map(|entry| entry.path()) {
+        let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !name.starts_with(PRIVATE) {
+            continue;
+        }
+        // Held while it is removed, so that of two servers only one does.
+        let Some(_abandoned) = rocks::abandoned(&folder.join("data")) else { continue };
+        match fs::remove_dir_all(&folder) {
+            Ok(()) => tracing::info!(folder = %folder.display(), "removed what a server left"),
+            Err(error) => tracing::warn!(%error, folder = %folder.display(), "cannot be removed"),
+        }
+    }
 }
 
 /// Opens the data folder. It blocks for the disk, so not on a thread that serves.

@@ -62,7 +62,7 @@ pub(crate) struct World {
     pub(crate) now: Hlc,
     /// The record of the id.
     pub(crate) record: IdRecord,
-    record_log: Vec<(u16, Bytes)>,
+    pub(crate) record_log: Vec<(u16, Bytes)>,
     /// All runs, by id.
     pub(crate) runs: BTreeMap<RunId, Stored>,
     /// In the order of their beginning.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use holdfast_engine::ids::{ChangeSeq, ExecutionKey, RunId};
+use holdfast_engine::ids::{ChangeSeq, ExecutionKey, RunId, Slot};
 use holdfast_engine::{Change, Live, RecordLive};
 use prost::Message;
 
@@ -61,6 +61,18 @@ impl Cached {
         Cached { record, mark, ..Cached::default() }
     }
 
+    /// Keeps changes until their entry is applied.
+    pub(crate) fn remember(&mut self, slot: Slot, pending: Pending) {
+        match slot {
+            Slot::Id => self.pending.push_back(pending),
+            Slot::Run(run) => {
+                if let Some(held) = self.runs.get_mut(&run) {
+                    held.pending.push_back(pending);
+                }
+            }
+        }
+    }
+
     fn measure(&self) -> usize {
         let runs: usize =
             self.runs.values().map(|run| OVERHEAD + SPREAD * run.live.state.encoded_len()).sum();
@@ -79,7 +91,13 @@ impl Cached {
             }
         };
         settle(&mut self.pending);
-        self.runs.values_mut().for_each(|run| settle(&mut run.pending));
+        let current = self.record.record.current.as_ref().map(|current| current.run_id());
+        self.runs.retain(|id, run| {
+            settle(&mut run.pending);
+            // Earlier runs of an id are not kept for its sake: one id may have thousands.
+            let over = !run.live.state.is_open() && current != Some(*id);
+            !over || !run.pending.is_empty() || !run.live.overlay.grants.is_empty()
+        });
     }
 }
 

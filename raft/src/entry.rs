@@ -24,20 +24,22 @@ pub const FORMAT: u16 = 1;
 /// Bytes before the drafts.
 const HEADER: usize = 38;
 
-/// The most bytes that a workflow id may have.
-const MAX_ID: usize = 1000;
+/// The most bytes that a workflow id may have; part of the format.
+pub const EXECUTION_ID_BYTES: usize = 1000;
 
-/// How large drafts and entries may become (A17). The shard loop closes an entry before the next
-/// draft would take it over [`EntryLimits::ENTRY_BYTES`]; a lone draft may be larger than that.
+/// How large entries may become (A17). The shard loop closes an entry before the next decision would
+/// take it over [`EntryLimits::ENTRY_BYTES`]; an entry of one decision may be larger than that.
 pub struct EntryLimits;
 
 impl EntryLimits {
-    /// The most bytes one draft may encode to (Temporal's transaction limit).
-    pub const DRAFT_BYTES: usize = 4 << 20;
-    /// The most bytes an entry of several drafts may encode to.
+    /// The most bytes that the drafts of one decision may encode to. Requests are bounded to 4 MiB
+    /// (gRPC) and a run's state to 8 MiB (Temporal's limits); a decision may carry what a request
+    /// brought twice, as event and as list row, and the state once, as checkpoint.
+    pub const DECISION_BYTES: usize = 24 << 20;
+    /// The most bytes of drafts that an entry of several decisions holds.
     pub const ENTRY_BYTES: usize = 1 << 20;
-    /// The most bytes any entry may encode to: one draft and its frame.
-    pub const MAX_BYTES: usize = Self::DRAFT_BYTES + 4096;
+    /// The most bytes any entry may encode to: one decision, its frame and the shard's own rows.
+    pub const MAX_BYTES: usize = Self::DECISION_BYTES + (8 << 20);
 }
 
 /// Number of a leadership of a shard: greater than any before it (DESIGN 3.2).
@@ -86,8 +88,8 @@ pub struct SlotPart {
     pub changes: Vec<WireChange>,
     /// The slot's whole state after these changes; replaces its journal.
     pub checkpoint: Option<Bytes>,
-    /// The slot is gone: its journal, checkpoint and head are removed. It has no changes then;
-    /// its history rows are deleted by [`EntryDraft::rows`], as slowly as the leader likes.
+    /// The slot is gone: its journal, checkpoint, history and head are removed, whatever there is of
+    /// them when this is applied. It has no changes then.
     pub drop: bool,
 }
 
@@ -199,11 +201,8 @@ impl ShardEntry {
     /// The bytes for the log. Refuses an entry over the limits.
     pub fn encode(&self) -> Result<EntryBytes, EntryError> {
         let len = self.encoded_len();
-        let limit =
-            if self.drafts.len() > 1 { EntryLimits::ENTRY_BYTES } else { EntryLimits::MAX_BYTES };
-        let largest = self.drafts.iter().map(EntryDraft::encoded_len).max().unwrap_or(0);
-        if len > limit || largest > EntryLimits::DRAFT_BYTES {
-            return Err(EntryError::TooLarge(len.max(largest)));
+        if len > EntryLimits::MAX_BYTES {
+            return Err(EntryError::TooLarge(len));
         }
         let mut out = BytesMut::with_capacity(len);
         out.put_u32(0);
@@ -275,7 +274,7 @@ impl EntryDraft {
     }
 
     fn encode(&self, out: &mut BytesMut) -> Result<(), EntryError> {
-        if self.key.id.len() > MAX_ID {
+        if self.key.id.len() > EXECUTION_ID_BYTES {
             return Err(EntryError::Malformed("id too long"));
         }
         out.put_slice(&self.key.namespace.0);
@@ -300,7 +299,7 @@ fn decode_draft(read: &mut Reader) -> Option<Result<EntryDraft, &'static str>> {
     };
     let id = read.bytes()?;
     let id = match std::str::from_utf8(&id) {
-        Ok(id) if id.len() <= MAX_ID => Arc::from(id),
+        Ok(id) if id.len() <= EXECUTION_ID_BYTES => Arc::from(id),
         _ => return Some(Err("bad execution id")),
     };
     let mut parts: Vec<SlotPart> = Vec::new();

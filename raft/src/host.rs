@@ -29,6 +29,10 @@ pub struct Host {
 pub trait Clock: Send + Sync + 'static {
     /// Now. Never goes back.
     fn now(&self) -> Hlc;
+
+    /// Goes on from `at` if that is later than now: time that was stamped before does not come
+    /// again, also when the wall clock was set back while the node was down.
+    fn advance_to(&self, at: Hlc);
 }
 
 /// Random numbers of a node.
@@ -87,6 +91,15 @@ impl Slew {
     }
 }
 
+impl Slew {
+    /// Goes on from `at` if that is later; gives by how much that is.
+    pub fn advance_to(&mut self, at: u64) -> u64 {
+        let ahead = at.saturating_sub(self.value);
+        self.value += ahead;
+        ahead
+    }
+}
+
 /// The real clock.
 pub struct SystemClock {
     slew: Mutex<Slew>,
@@ -119,15 +132,31 @@ fn boot_nanos() -> u64 {
     u64::try_from(nanos).unwrap_or(0)
 }
 
+impl SystemClock {
+    fn slew(&self) -> std::sync::MutexGuard<'_, Slew> {
+        self.slew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Clock for SystemClock {
     fn now(&self) -> Hlc {
-        let mut slew = self.slew.lock().unwrap_or_else(PoisonError::into_inner);
-        let (now, jump) = slew.read(boot_nanos(), wall_nanos());
-        drop(slew);
+        let (now, jump) = self.slew().read(boot_nanos(), wall_nanos());
         if let Some(by) = jump {
             tracing::warn!(by_ms = by / 1_000_000, "the wall clock jumped; not followed");
         }
         Hlc(now)
+    }
+
+    fn advance_to(&self, at: Hlc) {
+        self.now();
+        let ahead = self.slew().advance_to(at.0);
+        if u128::from(ahead) > JUMP.as_nanos() {
+            let by_ms = ahead / 1_000_000;
+            tracing::warn!(
+                by_ms,
+                "the wall clock is behind what was stamped before; time goes on from there"
+            );
+        }
     }
 }
 
@@ -166,6 +195,10 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Hlc {
         Hlc(self.0.load(Ordering::Relaxed))
+    }
+
+    fn advance_to(&self, at: Hlc) {
+        self.0.fetch_max(at.0, Ordering::Relaxed);
     }
 }
 
@@ -252,6 +285,15 @@ mod tests {
         }
         let leaned = now - EPOCH - 1_000_006_000 / 7_000 * 7_000;
         assert!((499_000..=500_500).contains(&leaned), "{leaned}");
+    }
+
+    #[test]
+    fn it_goes_on_from_what_was_stamped_before() {
+        let mut slew = Slew::new(0, EPOCH);
+        assert_eq!(slew.advance_to(EPOCH - SECOND), 0);
+        assert_eq!(slew.advance_to(EPOCH + SECOND), SECOND);
+        let (now, jump) = slew.read(SECOND, EPOCH + SECOND);
+        assert_eq!((now, jump), (EPOCH + 2 * SECOND - SECOND / 1_000_000 * SLEW_PPM, None));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use holdfast_engine::ids::{EventId, ExecutionKey, Hlc, RunId};
+use holdfast_engine::ids::{EventId, ExecutionKey, Hlc, RunId, Uuid};
 use holdfast_engine::input::Poller;
 use holdfast_engine::matching::{self, Head, HubKey, MatchingLimits, Offer};
 use holdfast_engine::{Rejection, Reply};
@@ -27,11 +27,21 @@ pub(crate) struct TaskRef {
     pub(crate) stamp: u32,
 }
 
+/// A task on its way to a poll, with what it takes to bring it back.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    pub(crate) reply: Reply,
+    pub(crate) task: TaskRef,
+    pub(crate) start_id: Uuid,
+}
+
 /// Where the task of a poll goes.
+pub(crate) type PollSender = oneshot::Sender<Result<Handed, SubmitError>>;
+
 #[derive(Debug)]
 struct Waiting {
     poller: Poller,
-    sender: oneshot::Sender<Result<Reply, SubmitError>>,
+    sender: PollSender,
 }
 
 /// A poller lent to a shard, with the way back to it.
@@ -40,7 +50,7 @@ pub(crate) struct LentPoller {
     pub(crate) hub: HubKey,
     pub(crate) offer: Offer<PollId, ShardId>,
     pub(crate) poller: Poller,
-    pub(crate) sender: oneshot::Sender<Result<Reply, SubmitError>>,
+    pub(crate) sender: PollSender,
 }
 
 impl LentPoller {
@@ -62,8 +72,6 @@ struct Held {
 pub(crate) struct Hubs {
     clock: Arc<dyn Clock>,
     inboxes: Vec<Arc<Inbox>>,
-    /// Until then a sticky worker that has not polled this node yet may only be on its way.
-    grace_until: Hlc,
     held: Mutex<Held>,
 }
 
@@ -77,12 +85,12 @@ impl Hubs {
         grace_until: Hlc,
     ) -> Hubs {
         let held = Held {
-            hubs: matching::Hubs::new(limits),
+            hubs: matching::Hubs::new(limits, grace_until),
             waiting: BTreeMap::new(),
             next: 0,
             until_sweep: SWEEP_EVERY,
         };
-        Hubs { clock, inboxes, grace_until, held: Mutex::new(held) }
+        Hubs { clock, inboxes, held: Mutex::new(held) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -95,7 +103,7 @@ impl Hubs {
         &self,
         hub: &HubKey,
         poller: Poller,
-        sender: oneshot::Sender<Result<Reply, SubmitError>>,
+        sender: PollSender,
     ) -> Result<PollId, Rejection> {
         let now = self.clock.now();
         let mut held = self.lock();
@@ -174,11 +182,7 @@ impl Hubs {
     /// Whether the worker of a sticky queue is gone.
     pub(crate) fn is_sticky_gone(&self, hub: &HubKey) -> bool {
         let now = self.clock.now();
-        let mut held = self.lock();
-        if held.hubs.get(hub).is_none() && now >= self.grace_until {
-            return true;
-        }
-        held.hubs.sticky_gone(hub, now).unwrap_or(true)
+        self.lock().hubs.sticky_gone(hub, now)
     }
 
     /// The worker of a sticky queue said goodbye.
@@ -195,9 +199,11 @@ impl Hubs {
     /// Lends waiting pollers to shards that have work.
     fn pair(&self, held: &mut Held, hub: &HubKey, now: Hlc) {
         while let Some(offer) = held.hubs.pair(hub) {
-            let inbox = self.inboxes.get(offer.shard as usize);
-            if let (Some(lent), Some(inbox)) = (held.lend(hub, offer, now), inbox) {
-                inbox.offer(lent);
+            let Some(inbox) = self.inboxes.get(offer.shard as usize) else { return };
+            match held.lend(hub, offer, now) {
+                Some(lent) => inbox.offer(lent),
+                // The shard's task still needs a poller.
+                None => held.hubs.not_lent(hub, offer.shard),
             }
         }
     }

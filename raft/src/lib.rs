@@ -17,6 +17,7 @@ pub mod log_adapter;
 pub mod machine;
 mod meta;
 pub mod node;
+mod reaper;
 mod registry;
 pub mod rows;
 pub mod rt;

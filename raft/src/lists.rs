@@ -6,7 +6,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_engine::ids::NamespaceId;
+use holdfast_engine::ids::{NamespaceId, RunId, Uuid};
 use holdfast_engine::namespace::NamespaceView;
 use holdfast_engine::rows::VisibilityRecord;
 use holdfast_engine::visibility::filter::Query;
@@ -14,7 +14,7 @@ use holdfast_engine::visibility::plan::Plan;
 use holdfast_engine::visibility::record::{ListPage, SortKey};
 use holdfast_engine::visibility::request::{Listing, Tally};
 use holdfast_engine::{Code, Rejection};
-use holdfast_storage::tables::{ShardId, visibility};
+use holdfast_storage::tables::{self, ShardId, visibility};
 use holdfast_storage::{Direction, StorageError, View};
 use prost::Message;
 
@@ -44,7 +44,8 @@ impl Node {
                     left -= 1;
                 }
                 left > 0
-            })?;
+            })
+            .await?;
         }
         Ok(listing.merge(found, namespace.id))
     }
@@ -64,9 +65,30 @@ impl Node {
             scan(view.as_ref(), &rows, &mut budget, &mut |record| {
                 tally.add(query, &record);
                 true
-            })?;
+            })
+            .await?;
         }
         Ok(tally)
+    }
+
+    /// Some runs of a namespace, open or closed; none only when there is none.
+    pub(crate) async fn some_runs(
+        &self,
+        namespace: NamespaceId,
+        most: usize,
+    ) -> Result<Vec<(String, RunId)>, SubmitError> {
+        let view = self.read_all().await?;
+        let mut found = Vec::new();
+        for shard in 0..self.shards() {
+            let rows = rows(shard, namespace, &Plan::default(), None);
+            scan(view.as_ref(), &rows, &mut most.clone(), &mut |record| {
+                let run = Uuid::from_slice(&record.run).unwrap_or(Uuid::NIL);
+                found.push((record.workflow_id, run));
+                found.len() < most
+            })
+            .await?;
+        }
+        Ok(found)
     }
 
     /// The shards that may hold what a plan wants.
@@ -103,43 +125,73 @@ fn rows(
     start..with(&[last]).min(all.end.clone())
 }
 
-fn scan(
+/// Rows looked at before others get a turn: shards and Raft run on the same threads.
+const TURN: usize = 500;
+
+async fn scan(
     view: &dyn View,
     rows: &Range<Bytes>,
     budget: &mut usize,
-    visit: &mut dyn FnMut(VisibilityRecord) -> bool,
+    visit: &mut (dyn FnMut(VisibilityRecord) -> bool + Send),
 ) -> Result<(), SubmitError> {
-    if rows.start >= rows.end {
-        return Ok(());
-    }
-    let mut failed = None;
-    let mut spent = false;
-    let scanned = view.scan(&rows.start, &rows.end, Direction::Forward, &mut |_, value| {
-        if *budget == 0 {
-            spent = true;
-            return ControlFlow::Break(());
+    let mut start = rows.start.clone();
+    while start < rows.end {
+        let left = TURN.min(*budget);
+        let mut turn = Turn { last: None, left, over: false, spent: false, failed: None };
+        let scanned = view.scan(&start, &rows.end, Direction::Forward, &mut |key, value| {
+            turn.see(key, value, visit)
+        });
+        if let Some(why) = scanned.err().or(turn.failed) {
+            tracing::error!(%why, "the visibility table can't be read");
+            return Err(SubmitError::Unavailable("the visibility table can't be read"));
         }
-        *budget -= 1;
-        match record(value) {
-            Ok(record) => match visit(record) {
-                true => ControlFlow::Continue(()),
-                false => ControlFlow::Break(()),
-            },
-            Err(why) => {
-                failed = Some(why);
-                ControlFlow::Break(())
-            }
+        if turn.spent {
+            let text = "the query looks at too many workflows; narrow it";
+            return Err(Rejection::new(Code::ResourceExhausted, text).into());
         }
-    });
-    if let Some(why) = scanned.err().or(failed) {
-        tracing::error!(%why, "the visibility table can't be read");
-        return Err(SubmitError::Unavailable("the visibility table can't be read"));
-    }
-    if spent {
-        let text = "the query looks at too many workflows; narrow it";
-        return Err(Rejection::new(Code::ResourceExhausted, text).into());
+        *budget -= TURN.min(*budget) - turn.left;
+        let Some(last) = turn.last.filter(|_| !turn.over) else { return Ok(()) };
+        start = tables::after(&last);
+        tokio::task::yield_now().await;
     }
     Ok(())
+}
+
+/// One turn of a scan.
+struct Turn {
+    /// The last row that was looked at.
+    last: Option<Bytes>,
+    /// Rows that may still be looked at.
+    left: usize,
+    /// The visitor has enough.
+    over: bool,
+    /// There is a row that the budget does not allow to look at.
+    spent: bool,
+    failed: Option<StorageError>,
+}
+
+impl Turn {
+    fn see(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        visit: &mut (dyn FnMut(VisibilityRecord) -> bool + Send),
+    ) -> ControlFlow<()> {
+        if self.left == 0 {
+            self.spent = true;
+            return ControlFlow::Break(());
+        }
+        match record(value) {
+            Ok(record) => self.over = !visit(record),
+            Err(why) => self.failed = Some(why),
+        }
+        self.left -= 1;
+        if self.over || self.failed.is_some() || self.left == 0 {
+            self.last = Some(Bytes::copy_from_slice(key));
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 fn record(value: &[u8]) -> Result<VisibilityRecord, StorageError> {

@@ -7,13 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use holdfast_engine::ids::{ChangeSeq, ExecutionKey, Hlc, Slot};
-use holdfast_storage::tables::{Key, RunKey, SlotKey, checkpoint::CheckpointKey, journal};
+use holdfast_storage::tables::{Key, RunKey, checkpoint::CheckpointKey, history, journal};
 use holdfast_storage::{Direction, GroupId, Op, StorageError, Store, View};
 use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
@@ -209,7 +209,7 @@ impl Machine {
             ops: Vec::new(),
             bytes: 0,
             heads: BTreeMap::new(),
-            journal: BTreeSet::new(),
+            written: BTreeSet::new(),
             ended: Vec::new(),
             responders: Vec::new(),
         }
@@ -231,8 +231,8 @@ struct Batch {
     bytes: usize,
     /// Heads that this batch moves.
     heads: Heads,
-    /// Journal rows that this batch puts.
-    journal: BTreeSet<Bytes>,
+    /// Journal and history rows that this batch puts.
+    written: BTreeSet<Bytes>,
     ended: Vec<Ended>,
     responders: Vec<ApplyResponder<TypeConfig>>,
 }
@@ -242,8 +242,9 @@ struct Batch {
 struct Derived {
     ops: Vec<Op>,
     heads: Heads,
-    journal: BTreeSet<Bytes>,
-    /// Journal rows of this batch that it removes again.
+    /// Journal and history rows that it puts.
+    written: BTreeSet<Bytes>,
+    /// Rows of this batch that it removes again.
     gone: BTreeSet<Bytes>,
 }
 
@@ -282,7 +283,11 @@ impl Batch {
             return Err(format!("changes on base {}, but the last change is {head}", part.base));
         }
         if part.drop {
-            self.delete_journal(&slot, out)?;
+            self.delete_rows(journal::range(&slot), out)?;
+            if let Slot::Run(run) = part.slot {
+                let run = RunKey { shard, execution: execution.clone(), run };
+                self.delete_rows(history::range(&run), out)?;
+            }
             out.ops.push(rows::delete_checkpoint(&slot));
             out.heads.insert(name, 0);
             return Ok(());
@@ -293,26 +298,27 @@ impl Batch {
                 return Err("events outside of a run".to_owned());
             };
             let run = RunKey { shard, execution: execution.clone(), run };
-            out.ops.push(rows::history_row(run, first, bodies));
+            let row = rows::history_row(run, first, bodies);
+            out.written.insert(Bytes::copy_from_slice(op_key(&row)));
+            out.ops.push(row);
         }
         let last = part.base + part.changes.len() as u64;
         if let Some(state) = &part.checkpoint {
-            self.delete_journal(&slot, out)?;
+            self.delete_rows(journal::range(&slot), out)?;
             out.ops.push(rows::checkpoint_row(&slot, last, state));
         } else if !items.is_empty() {
             let row = rows::journal_row(&slot, part.base, &items);
-            out.journal.insert(Bytes::copy_from_slice(op_key(&row)));
+            out.written.insert(Bytes::copy_from_slice(op_key(&row)));
             out.ops.push(row);
         }
         out.heads.insert(name, last);
         Ok(())
     }
 
-    /// Removes every journal row of a slot, written or still in this batch.
-    fn delete_journal(&self, slot: &SlotKey, out: &mut Derived) -> Result<(), String> {
-        let range = journal::range(slot);
-        let mut keys: BTreeSet<Bytes> = self.journal.range(range.clone()).cloned().collect();
-        keys.extend(out.journal.range(range.clone()).cloned());
+    /// Removes every row of a journal or a history, in the tables or still in this batch.
+    fn delete_rows(&self, range: Range<Bytes>, out: &mut Derived) -> Result<(), String> {
+        let mut keys: BTreeSet<Bytes> = self.written.range(range.clone()).cloned().collect();
+        keys.extend(out.written.range(range.clone()).cloned());
         let mut visit = |key: &[u8], _: &[u8]| {
             keys.insert(Bytes::copy_from_slice(key));
             ControlFlow::Continue(())
@@ -321,7 +327,7 @@ impl Batch {
             .scan(&range.start, &range.end, Direction::Forward, &mut visit)
             .map_err(|why| why.to_string())?;
         for key in keys {
-            out.journal.remove(&key);
+            out.written.remove(&key);
             out.gone.insert(key.clone());
             out.ops.push(Op::Delete { key });
         }
@@ -332,8 +338,8 @@ impl Batch {
         self.bytes += derived.ops.iter().map(op_len).sum::<usize>();
         self.ops.extend(derived.ops);
         self.heads.extend(derived.heads);
-        self.journal.retain(|key| !derived.gone.contains(key));
-        self.journal.extend(derived.journal);
+        self.written.retain(|key| !derived.gone.contains(key));
+        self.written.extend(derived.written);
         self.state.reign = reign;
         self.state.next_seq = seq + 1;
         self.state.at = self.state.at.max(at);

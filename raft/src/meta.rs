@@ -79,17 +79,23 @@ pub(crate) fn start(
     Ok((MetaHandle { group, commands, refresh }, RegistryWatch::new(shown), task))
 }
 
-/// The secret that seals tokens; the first leader that finds none makes one.
+/// The secret that seals tokens. The first leader that finds none makes one; the others wait until
+/// they have applied it, since a node has no use of its own without.
 pub(crate) async fn token_secret(
     host: &Host,
     registry: &RegistryWatch,
     meta: &MetaHandle,
 ) -> Result<[u8; 32], crate::group::GroupError> {
-    meta.group.await_serving().await?;
+    let mut registry = registry.clone();
     loop {
-        let secret = registry.current().sealing_key().map(|key| key.secret.to_vec());
+        let secret = registry.newest().sealing_key().map(|key| key.secret.to_vec());
         if let Some(secret) = secret.and_then(|secret| secret.try_into().ok()) {
             return Ok(secret);
+        }
+        tokio::select! {
+            biased;
+            () = registry.changed() => continue,
+            serving = meta.group.await_serving() => drop(serving?),
         }
         let halves = [host.rng.next_u128().to_be_bytes(), host.rng.next_u128().to_be_bytes()];
         let secret = Bytes::from(halves.concat());

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_engine::ids::{EventId, ExecutionKey, Hlc, NamespaceId, RunId, Uuid};
@@ -26,13 +27,14 @@ use tokio::time::Instant;
 use crate::flusher::{FlushPlan, Flusher};
 use crate::group::{Group, GroupError};
 use crate::host::Host;
-use crate::hubs::{Hubs, PollId};
+use crate::hubs::{Handed, Hubs, PollId};
 use crate::meta::{self, MetaHandle};
-use crate::registry::RegistryWatch;
+use crate::reaper;
+use crate::registry::{META_GROUP, RegistryWatch};
 use crate::rt::Rt;
 use crate::seal::{Purpose, Sealer};
 use crate::shard::{
-    Answer, HistoryWait, Inbox, Leading, ReplyTo, ShardConfig, SubmitError, Work, run,
+    Answer, HistoryWait, Inbox, Leading, ReplyTo, ShardConfig, ShardStatus, SubmitError, Work, run,
 };
 use crate::types::NodeId;
 
@@ -120,12 +122,24 @@ pub struct EventRange {
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
 
+/// A handle that does not keep the node.
+pub(crate) struct WeakNode(Weak<Inner>);
+
+impl WeakNode {
+    /// The node, while somebody else holds it.
+    pub(crate) fn upgrade(&self) -> Option<Node> {
+        self.0.upgrade().map(Node)
+    }
+}
+
 struct Inner {
     host: Host,
     shards: u32,
-    groups: Vec<Group>,
+    meta_group: Group,
+    /// By shard; `None` where the replica on this node does not open.
+    groups: Vec<Option<Group>>,
     inboxes: Vec<Arc<Inbox>>,
-    serving: Vec<watch::Receiver<bool>>,
+    serving: Vec<watch::Receiver<ShardStatus>>,
     hubs: Arc<Hubs>,
     registry: RegistryWatch,
     meta: MetaHandle,
@@ -138,6 +152,9 @@ struct Inner {
 
 const STOPPING: SubmitError = SubmitError::Unavailable("server is stopping");
 
+/// How long a clean stop waits for a quorum, which may have gone first.
+const WIND_DOWN: Duration = Duration::from_secs(5);
+
 impl Node {
     /// Opens every group and returns when this node serves, or follows, all of them.
     pub async fn start(host: Host, config: NodeConfig) -> Result<Node, StartError> {
@@ -145,17 +162,18 @@ impl Node {
             return Err(StartError::Shards(config.shards));
         }
         let (stop, stopped) = watch::channel(false);
-        let mut groups = Vec::new();
-        let mut ends = Vec::new();
-        for group in 0..=config.shards {
-            let (group, ended) = open(&host, group, &config).await?;
-            groups.push(group);
-            ends.push(ended);
+        let (meta_group, ended) = open(&host, META_GROUP, &config).await?;
+        let mut opened = Vec::new();
+        for shard in 0..config.shards {
+            // A damaged shard does not keep the others from serving (DESIGN 7).
+            let group = open(&host, shard + 1, &config).await.inspect_err(|why| {
+                tracing::error!(shard, %why, "a shard does not open on this node");
+            });
+            opened.push(group.ok());
         }
-        let mut ends = ends.into_iter();
         let mut tasks = Vec::new();
         let (meta, registry, task) =
-            meta::start(&host, groups[0].clone(), ends.next(), stopped.clone())?;
+            meta::start(&host, meta_group.clone(), Some(ended), stopped.clone())?;
         tasks.push(task);
 
         let shard_config = ShardConfig {
@@ -171,13 +189,18 @@ impl Node {
         let clock = host.clock.clone();
         let hubs = Arc::new(Hubs::new(clock, config.polls, inboxes.clone(), grace_until));
         let limits = Arc::new(config.limits);
-        let mut serving = Vec::new();
-        for ((shard, group), ended) in (0..).zip(groups.iter().skip(1)).zip(ends) {
-            let (show, shown) = watch::channel(false);
+        let (mut serving, mut groups) = (Vec::new(), Vec::new());
+        for (shard, opened) in (0..).zip(opened) {
+            let (show, shown) = watch::channel(ShardStatus::Waiting);
             serving.push(shown);
+            groups.push(opened.as_ref().map(|(group, _)| group.clone()));
+            let Some((group, ended)) = opened else {
+                show.send_replace(ShardStatus::Stopped);
+                continue;
+            };
             let leading = Leading {
                 shard,
-                group: group.clone(),
+                group,
                 host: host.clone(),
                 limits: limits.clone(),
                 config: shard_config.clone(),
@@ -193,11 +216,14 @@ impl Node {
             tracing::error!(%why, "flushing the tables failed: the process ends");
             std::process::abort();
         };
-        let flusher = Flusher::start(host.store.clone(), groups.clone(), config.flush, failed);
+        let all = [&meta_group].into_iter().chain(groups.iter().flatten()).cloned().collect();
+        let flusher = Flusher::start(host.store.clone(), all, config.flush, failed);
         let sealer = Sealer::new(&meta::token_secret(&host, &registry, &meta).await?);
-        Ok(Node(Arc::new(Inner {
+        let (leadership, names) = (meta_group.leadership(), registry.clone());
+        let node = Node(Arc::new(Inner {
             host,
             shards: config.shards,
+            meta_group,
             groups,
             inboxes,
             serving,
@@ -209,30 +235,38 @@ impl Node {
             stop,
             tasks: std::sync::Mutex::new(tasks),
             flusher: std::sync::Mutex::new(Some(flusher)),
-        })))
+        }));
+        let weak = WeakNode(Arc::downgrade(&node.0));
+        let reaper = Rt::spawn_task(reaper::run(weak, names, leadership, stopped));
+        lock(&node.0.tasks).push(reaper);
+        Ok(node)
     }
 
-    /// Waits until every shard is served by this node; a sole voter's start is complete then.
+    /// Waits until this node serves every shard that has not stopped here; a sole voter's start is
+    /// complete then. An error when none is left.
     pub async fn serving(&self) -> Result<(), SubmitError> {
+        let mut some = false;
         for serving in &self.0.serving {
             let mut serving = serving.clone();
-            serving.wait_for(|now| *now).await.map_err(|_| STOPPING)?;
+            let status = serving.wait_for(|now| *now != ShardStatus::Waiting).await;
+            some |= status.is_ok_and(|status| *status == ShardStatus::Serving);
         }
-        Ok(())
+        if some { Ok(()) } else { Err(SubmitError::Unavailable("every shard has stopped")) }
     }
 
-    /// Whether every shard is served by this node now.
-    pub fn is_serving(&self) -> bool {
-        self.0.serving.iter().all(|serving| *serving.borrow())
-    }
-
-    /// Stops cleanly: polls end empty, grants become durable, what is on its way is answered,
-    /// groups end, tables are flushed.
+    /// Stops cleanly: polls end empty, grants become durable and what is on its way is answered if
+    /// a quorum is there, tables are flushed, groups end.
     pub async fn stop(&self) {
         let _ = self.0.stop.send(true);
         let tasks = std::mem::take(&mut *lock(&self.0.tasks));
-        for task in tasks {
-            let _ = task.await;
+        let until = Instant::now() + WIND_DOWN;
+        for mut task in tasks {
+            if tokio::time::timeout_at(until, &mut task).await.is_err() {
+                tracing::warn!(
+                    "a group did not wind down in time: what it was about to do is void"
+                );
+                task.abort();
+            }
         }
         let flusher = lock(&self.0.flusher).take();
         if let Some(flusher) = flusher
@@ -240,7 +274,7 @@ impl Node {
         {
             tracing::error!(%why, "the last flush failed; the log has everything");
         }
-        for group in &self.0.groups {
+        for group in self.0.groups.iter().flatten().chain([&self.0.meta_group]) {
             group.stop().await;
         }
     }
@@ -265,6 +299,11 @@ impl Node {
         self.0.registry.current()
     }
 
+    /// Returns when this node's copy of group 0 shows everything acknowledged before this call.
+    pub async fn catch_up(&self) -> Result<(), SubmitError> {
+        self.0.meta.catch_up().await
+    }
+
     /// A namespace by name. A miss is confirmed by one read index of group 0 before it is an
     /// answer (A23).
     pub async fn namespace(&self, name: &str) -> Result<Arc<NamespaceView>, SubmitError> {
@@ -285,6 +324,11 @@ impl Node {
         }
         self.0.meta.catch_up().await?;
         self.registry().view(id).ok_or_else(|| namespace::not_found(&id.to_string()).into())
+    }
+
+    /// The view of a namespace for what is left of it, deleted or forgotten.
+    pub(crate) fn namespace_left(&self, id: &NamespaceId) -> Arc<NamespaceView> {
+        self.0.registry.view(id)
     }
 
     /// Changes group 0.
@@ -348,8 +392,11 @@ impl Node {
             let Some(parked) = answer.parked else { return Ok(*view) };
             // The run that was current at first stays the one that is waited for.
             run = Some(view.run);
-            // Woken, out of time, or let go: look again in each case.
-            let _ = tokio::time::timeout_at(until, parked).await;
+            // Woken or out of time: look again. Let go by a leader that is none any more: what was
+            // there is the answer, and the reader asks again.
+            if let Ok(Err(_)) = tokio::time::timeout_at(until, parked).await {
+                return Ok(*view);
+            }
         }
     }
 
@@ -361,26 +408,22 @@ impl Node {
         let start_id = Uuid::v4(self.0.host.rng.next_u128());
         let poller =
             Poller { identity: poll.identity, queue: poll.queue, kind: poll.kind, start_id };
-        let (sender, mut task) = oneshot::channel();
+        let (sender, task) = oneshot::channel();
         let id = self.0.hubs.poll(&hub, poller, sender)?;
-        let withdraw = Withdraw { hubs: self.0.hubs.clone(), hub, id };
+        let mut waiting = WaitingPoll { node: self, hub, id, task };
         let mut stop = self.0.stop.subscribe();
         let waited = tokio::select! {
             biased;
-            task = &mut task => Some(task),
+            task = &mut waiting.task => Some(task),
             () = tokio::time::sleep_until(poll.until) => None,
             () = meta::stopped(&mut stop) => None,
         };
         let answer = match waited {
             Some(answer) => answer.ok(),
-            None => {
-                // A task that was handed over at this very moment is not lost.
-                task.close();
-                task.try_recv().ok()
-            }
+            // A task that was handed over at this very moment is not lost.
+            None => waiting.close(),
         };
-        drop(withdraw);
-        answer.transpose()
+        Ok(answer.transpose()?.map(|handed| handed.reply))
     }
 
     /// Events of a run by batches, from this node's tables. Ask for what an answer said is there.
@@ -404,11 +447,9 @@ impl Node {
     /// A consistent view of the tables that shows everything acknowledged before this call, in
     /// every shard: one read index per shard, never silently partial (A21).
     pub async fn read_all(&self) -> Result<Box<dyn View>, SubmitError> {
-        for group in self.0.groups.iter().skip(1) {
-            group
-                .read_index()
-                .await
-                .map_err(|_| SubmitError::Unavailable("a shard has no leader here"))?;
+        const NO_LEADER: SubmitError = SubmitError::Unavailable("a shard has no leader here");
+        for group in &self.0.groups {
+            group.as_ref().ok_or(NO_LEADER)?.read_index().await.map_err(|_| NO_LEADER)?;
         }
         Ok(self.0.host.store.view())
     }
@@ -445,16 +486,29 @@ impl Node {
     }
 }
 
-/// Withdraws a poll when it ends, in whatever way.
-struct Withdraw {
-    hubs: Arc<Hubs>,
+/// A poll that waits. Withdrawn when it ends, in whatever way; a task that reached it and that
+/// nobody took goes back.
+struct WaitingPoll<'a> {
+    node: &'a Node,
     hub: HubKey,
     id: PollId,
+    task: oneshot::Receiver<Result<Handed, SubmitError>>,
 }
 
-impl Drop for Withdraw {
+impl WaitingPoll<'_> {
+    /// Takes no task any more; gives one that is there already.
+    fn close(&mut self) -> Option<Result<Handed, SubmitError>> {
+        self.task.close();
+        self.task.try_recv().ok()
+    }
+}
+
+impl Drop for WaitingPoll<'_> {
     fn drop(&mut self) {
-        self.hubs.withdraw(&self.hub, self.id);
+        if let Some(Ok(Handed { task, start_id, .. })) = self.close() {
+            self.node.inbox(&task.execution).give_back(task, start_id);
+        }
+        self.node.0.hubs.withdraw(&self.hub, self.id);
     }
 }
 

@@ -57,9 +57,11 @@ impl Health for HealthService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
         if !SERVICES.contains(&request.get_ref().service.as_str()) {
-            // The protocol keeps such a stream open: the service might appear.
-            let stream = tokio_stream::once(Ok(unknown)).chain(tokio_stream::pending());
-            return Ok(Response::new(Box::pin(stream)));
+            // The protocol keeps such a stream open: the service might appear. Until the drain.
+            let drained = WatchStream::new(self.draining.clone()).filter(|draining| *draining);
+            let end = drained.map(|_| None).take(1);
+            let stream = tokio_stream::once(Some(Ok(unknown))).chain(end);
+            return Ok(Response::new(Box::pin(stream.map_while(|answer| answer))));
         }
         let changes = WatchStream::new(self.draining.clone());
         // The stream ends with the change to NOT_SERVING, or it would hold up the drain.

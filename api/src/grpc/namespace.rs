@@ -59,6 +59,8 @@ impl Frontend {
         request: Request<rpc::DescribeNamespaceRequest>,
     ) -> Result<rpc::DescribeNamespaceResponse, Status> {
         let request = request.into_inner();
+        // What was acknowledged is shown, whichever node is asked.
+        self.node.catch_up().await.map_err(status)?;
         // Looking it up makes sure that a miss is one; the answer may be a deleted namespace.
         let found = match (request.namespace.as_str(), Uuid::parse(&request.id)) {
             ("", None) if request.id.is_empty() => return Err(refused(not_set())),
@@ -86,6 +88,7 @@ impl Frontend {
                 Some(page.ok_or_else(refusal)?)
             }
         };
+        self.node.catch_up().await.map_err(status)?;
         let (mut response, next) = self.node.registry().list(&request, page.as_ref());
         for namespace in &mut response.namespaces {
             self.tell_limits(namespace.namespace_info.as_mut());

@@ -41,12 +41,15 @@ impl Frontend {
     }
 
     /// Takes a namespace out of use and gives its name free. What was in it can't be reached any
-    /// more.
+    /// more, and is removed from now on.
     pub(super) async fn on_delete_namespace(
         &self,
         request: Request<op::DeleteNamespaceRequest>,
     ) -> Result<op::DeleteNamespaceResponse, Status> {
         let request = request.into_inner();
+        if request.namespace_delete_delay.is_some_and(|delay| delay != Default::default()) {
+            return Err(refused(Rejection::unbuilt("namespace_delete_delay")));
+        }
         let command = Command::Delete { namespace: request.namespace, id: request.namespace_id };
         match self.node.command(command).await.map_err(status)? {
             Outcome::Deleted { name, .. } => {

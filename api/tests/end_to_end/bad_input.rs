@@ -67,6 +67,7 @@ async fn text_that_is_not_utf8() {
         let status =
             raw(&t.channel, "StartWorkflowExecution", frame(&[&good[..], &extra].concat())).await;
         assert_eq!(status.code(), Code::Internal, "{what}: {status:?}");
+        assert!(status.message().ends_with("invalid UTF-8"), "{what}: {status:?}");
     }
     unharmed(&t).await;
     t.server.stop().await;
@@ -76,14 +77,19 @@ async fn text_that_is_not_utf8() {
 async fn frames_that_are_cut_or_lie() {
     let t = Fixture::start().await;
     let whole = frame(&start_request("bad", "q").encode_to_vec());
-    for at in [3, 5, 20, whole.len() - 1] {
+    for at in [0, 3, 5, 20, whole.len() - 1] {
         let status = raw(&t.channel, "StartWorkflowExecution", whole.slice(..at)).await;
-        assert_eq!(status.code(), Code::Internal, "cut at {at}: {status:?}");
+        assert_eq!(status.code(), Code::Unknown, "cut at {at}: {status:?}");
+        assert!(matches!(status.message(), "EOF" | "unexpected EOF"), "cut at {at}: {status:?}");
     }
     let mut cut = start_request("bad", "q").encode_to_vec();
     cut.pop();
     let status = raw(&t.channel, "StartWorkflowExecution", frame(&cut)).await;
     assert_eq!(status.code(), Code::Internal, "a message cut inside its frame");
+    assert!(
+        status.message().starts_with("grpc: error unmarshalling request: proto:"),
+        "{status:?}"
+    );
     let group = [start_request("bad", "q").encode_to_vec(), vec![0x0b]].concat();
     let status = raw(&t.channel, "StartWorkflowExecution", frame(&group)).await;
     assert_eq!(status.code(), Code::Internal, "a group without end");

@@ -201,3 +201,17 @@ fn a_file_in_the_place_of_the_data() {
     assert_eq!(server.end("-TERM").0, Some(0));
     assert!(path.join("FORMAT").exists(), "durable");
 }
+
+#[test]
+fn what_a_killed_server_leaves_the_next_one_removes() {
+    let flags = ["server", "start-dev", "--headless", "--port", "0"];
+    let (living, killed) = (Running::start(&flags), Running::start(&flags));
+    let folder = |server: &Running| server.data.trim_end_matches(" (removed at exit)").to_owned();
+    let (used, left) = (folder(&living), folder(&killed));
+    killed.end("-KILL");
+    assert!(Path::new(&left).exists());
+    let next = Running::start(&flags);
+    assert!(!Path::new(&left).exists(), "{left} is still there");
+    assert!(Path::new(&used).exists(), "{used} belongs to a server that runs");
+    next.end("-TERM");
+}

@@ -139,6 +139,14 @@ impl<P: Copy + Ord, S: Copy + Ord> Hub<P, S> {
         Some(offer)
     }
 
+    /// The poller of the last [`Hub::pair`] was not there any more: the shard's task still waits.
+    pub fn not_lent(&mut self, shard: S) {
+        if let Some(report) = self.reports.get_mut(&shard) {
+            report.open += 1;
+            self.order.insert((report.head, shard));
+        }
+    }
+
     /// Lends a poller directly for a shard's task, if that passes no better work elsewhere: work
     /// that still waits for a poller, or that was reported in the last [`YIELD_FOR`]. When it
     /// gives nothing, the shard reports its head instead.
@@ -318,6 +326,18 @@ mod tests {
         assert!(hub.sticky_gone(at(180)));
         assert_eq!(hub.describe(at(180)).len(), 1);
         assert_eq!(hub.describe(at(180))[0].identity, "w");
+    }
+
+    #[test]
+    fn a_pairing_whose_poller_is_gone_costs_the_task_nothing() {
+        let mut hub = hub(&[1, 2]);
+        let head = Head { priority: 3, at: Hlc(1) };
+        hub.report_work(7, Some((head, 1)), Hlc(1));
+        let offer = hub.pair().expect("both are there");
+        assert_eq!(hub.pair(), None, "one task, one poller");
+        hub.remove_poller(offer.poller, Hlc(1));
+        hub.not_lent(7);
+        assert!(hub.pair().is_some_and(|again| again.poller != offer.poller));
     }
 
     #[test]

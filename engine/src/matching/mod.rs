@@ -72,12 +72,15 @@ pub struct Hubs<P, S> {
     counts: BTreeMap<(NamespaceId, TaskType), usize>,
     total: usize,
     limits: MatchingLimits,
+    /// Until then a sticky worker that has not polled this node yet may only be on its way.
+    grace_until: Hlc,
 }
 
 impl<P: Copy + Ord, S: Copy + Ord> Hubs<P, S> {
-    /// No hubs.
-    pub fn new(limits: MatchingLimits) -> Hubs<P, S> {
-        Hubs { hubs: BTreeMap::new(), counts: BTreeMap::new(), total: 0, limits }
+    /// No hubs. Workers that polled before this node was started have until `grace_until` to come
+    /// back to their sticky queues.
+    pub fn new(limits: MatchingLimits, grace_until: Hlc) -> Hubs<P, S> {
+        Hubs { hubs: BTreeMap::new(), counts: BTreeMap::new(), total: 0, limits, grace_until }
     }
 
     /// A poll begins. Refused when too many wait.
@@ -135,6 +138,13 @@ impl<P: Copy + Ord, S: Copy + Ord> Hubs<P, S> {
         self.hubs.get_mut(key)?.pair()
     }
 
+    /// A pairing found its poller gone: the shard's task still waits for one.
+    pub fn not_lent(&mut self, key: &HubKey, shard: S) {
+        if let Some(hub) = self.hubs.get_mut(key) {
+            hub.not_lent(shard);
+        }
+    }
+
     /// A poller for a shard's task at once, if that passes no better work elsewhere.
     pub fn try_take_poller(
         &mut self,
@@ -159,10 +169,10 @@ impl<P: Copy + Ord, S: Copy + Ord> Hubs<P, S> {
         touched
     }
 
-    /// Whether the worker of a sticky queue is gone. A queue that has no hub yet gets one, and its
-    /// worker the full time to show up.
-    pub fn sticky_gone(&mut self, key: &HubKey, now: Hlc) -> Result<bool, Rejection> {
-        self.with(key, now, |hub| hub.sticky_gone(now))
+    /// Whether the worker of a sticky queue is gone. A queue without a hub has none, except while
+    /// the workers of an earlier life are given time to come back.
+    pub fn sticky_gone(&self, key: &HubKey, now: Hlc) -> bool {
+        self.hubs.get(key).map_or(now >= self.grace_until, |hub| hub.sticky_gone(now))
     }
 
     /// The worker of a sticky queue says that it stops.
@@ -253,7 +263,20 @@ mod tests {
     }
 
     fn hubs(limits: MatchingLimits) -> Hubs<u32, u32> {
-        Hubs::new(limits)
+        Hubs::new(limits, Hlc::ZERO)
+    }
+
+    #[test]
+    fn a_sticky_worker_nobody_knows_is_gone_unless_it_may_be_on_its_way() {
+        let second = |n: u64| Hlc(n * 1_000_000_000);
+        let mut hubs = Hubs::<u32, u32>::new(MatchingLimits::default(), second(10));
+        assert!(!hubs.sticky_gone(&key(1, "s"), second(9)));
+        assert!(hubs.sticky_gone(&key(1, "s"), second(10)));
+        assert!(hubs.add_poller(&key(1, "s"), 1, "w", second(11)).is_ok());
+        assert!(!hubs.sticky_gone(&key(1, "s"), second(30)), "it polls");
+        assert!(hubs.remove_poller(&key(1, "s"), 1, second(40)));
+        assert!(!hubs.sticky_gone(&key(1, "s"), second(49)));
+        assert!(hubs.sticky_gone(&key(1, "s"), second(51)));
     }
 
     #[test]
@@ -293,7 +316,9 @@ mod tests {
     fn hubs_are_limited_and_idle_ones_make_room() {
         let mut hubs = hubs(MatchingLimits { hubs: 2, ..MatchingLimits::default() });
         let at = |seconds: u64| Hlc(seconds * 1_000_000_000);
-        assert!(hubs.sticky_gone(&key(1, "a"), at(0)).is_ok_and(|gone| !gone));
+        let head = Head { priority: 3, at: at(0) };
+        assert!(hubs.report_work(&key(1, "a"), 1, Some((head, 1)), at(0)).is_ok());
+        assert!(hubs.report_work(&key(1, "a"), 1, None, at(0)).is_ok());
         assert!(hubs.add_poller(&key(1, "b"), 1, "w", at(0)).is_ok());
         assert!(hubs.add_poller(&key(1, "c"), 2, "w", at(300)).is_err());
         assert!(hubs.add_poller(&key(1, "c"), 2, "w", at(301)).is_ok());

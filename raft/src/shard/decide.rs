@@ -3,26 +3,24 @@
 use std::cell::Cell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use holdfast_engine::ids::{ChangeSeq, ExecutionKey, Hlc, RunId, Slot};
 use holdfast_engine::namespace::NamespaceView;
-use holdfast_engine::rows::{self, RowDiff};
+use holdfast_engine::rows;
 use holdfast_engine::{
     Change, Code, Draft, Env, Halt, IdSource, Input, Live, Overlay, RecordLive, Rejection, Reply,
     Target,
 };
 use holdfast_proto::enums::EventType;
-use holdfast_storage::tables::{RunKey, history};
-use holdfast_storage::{Direction, Op, StorageError};
+use holdfast_storage::StorageError;
 use prost::Message;
 
-use super::row_ops::{self, Moves};
-use super::{RunEffects, Serving};
+use super::row_ops;
+use super::{Batch, RunEffects, Serving};
 use crate::cache::{Cached, CachedRun, Pending};
-use crate::entry::{EntryDraft, SlotPart, WireChange};
+use crate::entry::{EntryDraft, EntryLimits, SlotPart, WireChange};
 use crate::load::{self, FoldMark};
 
 /// What a decision came to.
@@ -36,8 +34,14 @@ pub(super) struct Decided {
 /// How often one input may discard its draft and go on as another input.
 const DISCARDS: usize = 2;
 
-/// Bytes of row deletions that one draft carries when a run leaves.
-const DELETE_CHUNK: usize = 512 << 10;
+/// What a decision pushed, in the form that goes into an entry and into the cache.
+#[derive(Default)]
+struct Gathered {
+    /// Its share of the entry.
+    batch: Batch,
+    /// The changes of each slot by their last number, which the cache keeps until they are applied.
+    pending: Vec<(Slot, ChangeSeq, Vec<Change>)>,
+}
 
 impl Serving {
     /// Decides one input of `key`. `Err` is damage: the shard stops.
@@ -73,7 +77,11 @@ impl Serving {
                 Ok(Ok(reply)) => return self.absorb(key, cached, draft, Ok(reply)),
                 Ok(Err(Halt::Rejected(why))) => return self.absorb(key, cached, draft, Err(why)),
                 Ok(Err(Halt::Discard(instead))) => {
-                    self.restore(key, &mut cached, draft, overlay)?;
+                    let restore = || self.restore(key, &mut cached, draft, overlay);
+                    let Ok(restored) = catch_unwind(AssertUnwindSafe(restore)) else {
+                        return Ok(self.quarantine(key));
+                    };
+                    restored?;
                     self.cache.put(key.clone(), cached, self.applied);
                     input = *instead;
                 }
@@ -190,9 +198,37 @@ impl Serving {
         draft: Draft,
         result: Result<Reply, Rejection>,
     ) -> Result<Decided, StorageError> {
-        let entry = self.open_entry();
+        // Rows and checkpoints are the engine's too.
+        let gather = || self.gather(key, &mut cached, draft);
+        let Ok(gathered) = catch_unwind(AssertUnwindSafe(gather)) else {
+            return Ok(self.quarantine(key));
+        };
+        let Gathered { batch, pending } = gathered;
+        if batch.bytes > EntryLimits::DECISION_BYTES {
+            // The limits of requests and of a run's state are there so that this can't be.
+            tracing::error!(bytes = batch.bytes, "a decision is larger than an entry may be");
+            return Ok(self.quarantine(key));
+        }
+        if !batch.drafts.is_empty() {
+            if self.batch.overflows(batch.bytes) {
+                self.sealed.push_back(std::mem::take(&mut self.batch));
+            }
+            let entry = self.open_entry();
+            for (slot, seq, changes) in pending {
+                let base = seq - changes.len() as u64;
+                cached.remember(slot, Pending { entry, base, changes });
+            }
+            cached.observed = entry;
+            self.batch.join(batch);
+        }
+        let observed = cached.observed;
+        self.cache.put(key.clone(), cached, self.applied);
+        Ok(Decided { result, observed })
+    }
+
+    fn gather(&mut self, key: &ExecutionKey, cached: &mut Cached, draft: Draft) -> Gathered {
+        let mut gathered = Gathered::default();
         let mut out = EntryDraft { key: key.clone(), parts: Vec::new(), rows: Vec::new() };
-        let mut moves = Moves::new();
         let mut record = draft.record;
         let changes = std::mem::take(&mut record.changes);
         if !changes.is_empty() && record.record.current.is_none() {
@@ -207,30 +243,26 @@ impl Serving {
             let seq = record.record.seq;
             let state = || Bytes::from(record.record.encode_to_vec());
             out.parts.push(part(Slot::Id, seq, &changes, &mut cached.mark, Some(&state)));
-            cached.pending.push_back(pending(entry, seq, changes));
+            gathered.pending.push((Slot::Id, seq, changes));
         }
         cached.record = record;
         for live in draft.runs {
-            self.absorb_run(key, &mut cached, live, &mut out, &mut moves)?;
+            self.gather_run(key, cached, live, &mut out, &mut gathered);
         }
         if !out.parts.is_empty() {
-            cached.observed = entry;
-            self.batch.add(out, moves);
+            gathered.batch.add(out);
         }
-        let observed = cached.observed;
-        self.cache.put(key.clone(), cached, self.applied);
-        Ok(Decided { result, observed })
+        gathered
     }
 
-    fn absorb_run(
+    fn gather_run(
         &mut self,
         key: &ExecutionKey,
         cached: &mut Cached,
         mut live: Live,
         out: &mut EntryDraft,
-        moves: &mut Moves,
-    ) -> Result<(), StorageError> {
-        let entry = self.open_entry();
+        gathered: &mut Gathered,
+    ) {
         let run = live.run;
         if live.overlay.grants.is_empty() {
             self.grants.remove(&(key.clone(), run));
@@ -240,12 +272,13 @@ impl Serving {
         let changes = std::mem::take(&mut live.changes);
         let dirty = std::mem::take(&mut live.dirty);
         let diff = rows::diff(&mut live.rows, &live.state, &dirty);
-        row_ops::of_run(self.shard, key, run, &diff, &mut out.rows, moves);
+        let batch = &mut gathered.batch;
+        row_ops::of_run(self.shard, key, run, &diff, &mut out.rows, &mut batch.moves);
         if live.state.deleted {
-            self.delete_run(key, run, live.state.seq - changes.len() as u64, out)?;
+            out.parts.push(dropped(Slot::Run(run), live.state.seq - changes.len() as u64));
             cached.runs.remove(&run);
-            self.effect(key, run, diff, true);
-            return Ok(());
+            batch.effects.push(RunEffects { key: key.clone(), run, diff, wake: true });
+            return;
         }
         let mut held = cached.runs.remove(&run).unwrap_or_else(|| CachedRun {
             live: Live::new(run),
@@ -260,61 +293,21 @@ impl Serving {
             if !rest.is_empty() {
                 let first_seq = seq - rest.len() as u64;
                 let parts = vec![part(Slot::Run(run), first_seq, first, &mut held.mark, None)];
-                let first = EntryDraft { key: key.clone(), parts, rows: Vec::new() };
-                self.batch.add(first, Moves::new());
+                batch.add(EntryDraft { key: key.clone(), parts, rows: Vec::new() });
                 last = rest;
             }
             out.parts.push(part(Slot::Run(run), seq, last, &mut held.mark, Some(&state)));
-            let wrote = changes.iter().any(|change| matches!(change, Change::Event(_)));
-            held.pending.push_back(pending(entry, seq, changes));
-            self.effect(key, run, diff, wrote);
+            let wake = changes.iter().any(|change| matches!(change, Change::Event(_)));
+            batch.effects.push(RunEffects { key: key.clone(), run, diff, wake });
+            gathered.pending.push((Slot::Run(run), seq, changes));
         }
         held.live = live;
         cached.runs.insert(run, held);
-        Ok(())
-    }
-
-    /// The rows of a run that leaves: its history, in drafts of rows alone when there is much of
-    /// it, and at last the slot itself.
-    fn delete_run(
-        &mut self,
-        key: &ExecutionKey,
-        run: RunId,
-        base: ChangeSeq,
-        out: &mut EntryDraft,
-    ) -> Result<(), StorageError> {
-        let range = history::range(&RunKey { shard: self.shard, execution: key.clone(), run });
-        let mut keys = Vec::new();
-        let view = self.host.store.view();
-        view.scan(&range.start, &range.end, Direction::Forward, &mut |key, _| {
-            keys.push(Bytes::copy_from_slice(key));
-            ControlFlow::Continue(())
-        })?;
-        let mut ops = Vec::new();
-        let mut bytes = 0;
-        for row in keys {
-            bytes += row.len() + 8;
-            ops.push(Op::Delete { key: row });
-            if bytes > DELETE_CHUNK {
-                bytes = 0;
-                let rows = std::mem::take(&mut ops);
-                self.batch
-                    .add(EntryDraft { key: key.clone(), parts: Vec::new(), rows }, Moves::new());
-            }
-        }
-        out.rows.extend(ops);
-        out.parts.push(dropped(Slot::Run(run), base));
-        Ok(())
-    }
-
-    /// Remembers what follows from a run's rows once the open entry is applied.
-    fn effect(&mut self, key: &ExecutionKey, run: RunId, diff: RowDiff, wake: bool) {
-        self.batch.effects.push(RunEffects { key: key.clone(), run, diff, wake });
     }
 
     /// The number of the entry that is being filled; the first of a reign is 1.
     pub(super) fn open_entry(&self) -> u64 {
-        self.proposed + 1
+        self.proposed + self.sealed.len() as u64 + 1
     }
 }
 
@@ -324,10 +317,6 @@ fn not_in(pending: &VecDeque<Pending>, seq: ChangeSeq) -> impl Iterator<Item = &
         let numbered = p.changes.iter().zip(p.base + 1..);
         numbered.filter(move |(_, n)| *n > seq).map(|(change, _)| change)
     })
-}
-
-fn pending(entry: u64, seq: ChangeSeq, changes: Vec<Change>) -> Pending {
-    Pending { entry, base: seq - changes.len() as u64, changes }
 }
 
 /// How many of the changes make the first transaction: readers page by transactions, and a start

@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use holdfast_engine::ids::{ExecutionKey, Hlc, RunId};
+use holdfast_engine::ids::{ExecutionKey, Hlc, RunId, Uuid};
+use holdfast_engine::input::HistoryView;
 use holdfast_engine::live::TaskType;
 use holdfast_engine::matching::{HubKey, Pop, TaskKey, Window};
 use holdfast_engine::rows::BacklogRow;
@@ -13,7 +14,7 @@ use holdfast_storage::tables::backlog::{BacklogKey, QueueKey, Task};
 use holdfast_storage::{Direction, StorageError};
 
 use super::{Held, HistoryWait, ReplyTo, Serving, row_ops};
-use crate::hubs::{LentPoller, TaskRef};
+use crate::hubs::{Handed, LentPoller, TaskRef};
 
 /// Backlog rows of one queue that are held in memory.
 pub(crate) const WINDOW: usize = 10_000;
@@ -41,6 +42,12 @@ fn task_key(key: &BacklogKey) -> TaskKey {
 }
 
 impl Serving {
+    /// What time it is for tasks: what has been stamped is not in the future, though the clock of
+    /// this node may be a little behind that of the leader before it.
+    fn now(&self) -> Hlc {
+        self.host.clock.now().max(self.clock)
+    }
+
     /// Opens the window of a queue that had a backlog before this reign.
     pub(super) fn open_queue(&mut self, key: QueueKey) -> Result<(), StorageError> {
         let queue = Queue::new(&key, Window::unloaded(WINDOW));
@@ -75,13 +82,15 @@ impl Serving {
         if let Some(queue) = self.queues.get_mut(key) {
             queue.window.load(from, rows, more);
         }
+        // Some of what was read may be for later.
+        self.look_later(key);
         Ok(())
     }
 
     /// Takes the first task of a queue that may go out now.
     fn pop(&mut self, key: &QueueKey) -> Result<Option<TaskRef>, StorageError> {
         loop {
-            let now = self.host.clock.now();
+            let now = self.now();
             let Some(queue) = self.queues.get_mut(key) else { return Ok(None) };
             match queue.window.pop_ready(now) {
                 Pop::Task(_, task) => return Ok(Some(task)),
@@ -93,7 +102,7 @@ impl Serving {
 
     /// Remembers when a queue has something that is not ready now.
     fn look_later(&mut self, key: &QueueKey) {
-        let now = self.host.clock.now();
+        let now = self.now();
         if let Some(at) = self.queues.get(key).and_then(|queue| queue.window.next_delayed(now)) {
             self.delayed.insert((at, key.clone()));
         }
@@ -116,7 +125,7 @@ impl Serving {
         if row.sticky && self.hubs.is_sticky_gone(&queue.hub) {
             return self.internal(key, Input::StickyUnavailable { run, scheduled, stamp });
         }
-        if row.at > self.host.clock.now() {
+        if row.at > self.now() {
             self.delayed.insert((row.at, queue_key));
             return Ok(());
         }
@@ -137,7 +146,7 @@ impl Serving {
     /// Gives tasks of a queue to pollers while there are both, then tells the hub what is left.
     pub(super) fn hand_out(&mut self, key: &QueueKey) -> Result<(), StorageError> {
         loop {
-            let now = self.host.clock.now();
+            let now = self.now();
             let Some(queue) = self.queues.get_mut(key) else { return Ok(()) };
             let work = queue.window.head(now);
             let Some((head, _)) = work else {
@@ -164,7 +173,7 @@ impl Serving {
             task_type: hub.task as u8,
         };
         let left = if lent.is_gone() { Some(lent) } else { self.grant(&key, lent)? };
-        let now = self.host.clock.now();
+        let now = self.now();
         let work = self.queues.get_mut(&key).and_then(|queue| queue.window.head(now));
         // What is left must be known before the poller is in line again, or it comes right back.
         self.hubs.report(&hub, self.shard, work);
@@ -209,15 +218,21 @@ impl Serving {
         reply: Reply,
     ) -> Result<(), StorageError> {
         let served = self.hubs.served(&lent);
-        if served && lent.sender.send(Ok(reply)).is_ok() {
+        let start_id = lent.poller.start_id;
+        if served && lent.sender.send(Ok(Handed { reply, task: task.clone(), start_id })).is_ok() {
             return Ok(());
         }
         tracing::debug!(queue = %lent.hub.queue, "a poll went away before its task");
+        self.returned(&task, start_id)
+    }
+
+    /// A task was granted and nobody has it: unless that is durable already, it waits again.
+    pub(super) fn returned(&mut self, task: &TaskRef, start_id: Uuid) -> Result<(), StorageError> {
         let namespace = self.registry.view(&task.execution.namespace);
-        let input = Input::Revoke { run: task.run, start_id: lent.poller.start_id };
+        let input = Input::Revoke { run: task.run, start_id };
         self.decide(&task.execution.clone(), &namespace, input)?;
         // The rows as they stand now tell whether the task waits again, and where.
-        if let Some(row) = self.waiting_row(&task) {
+        if let Some(row) = self.waiting_row(task) {
             self.task_added(&task.execution.clone(), task.run, &row)?;
         }
         Ok(())
@@ -248,17 +263,14 @@ impl Serving {
         Ok(())
     }
 
-    /// Offers tasks whose time has come; gives when to look again.
-    pub(super) fn delayed(&mut self, now: Hlc) -> Result<Option<Hlc>, StorageError> {
-        while let Some((at, key)) = self.delayed.first().cloned() {
-            if at > now {
-                return Ok(Some(at));
-            }
+    /// Offers tasks whose time has come.
+    pub(super) fn delayed(&mut self, now: Hlc) -> Result<(), StorageError> {
+        while let Some((at, key)) = self.delayed.first().filter(|(at, _)| *at <= now).cloned() {
             self.delayed.remove(&(at, key.clone()));
             self.hand_out(&key)?;
             self.look_later(&key);
         }
-        Ok(None)
+        Ok(())
     }
 }
 
@@ -282,8 +294,7 @@ fn backlog_key(queue: &QueueKey, key: &TaskKey) -> BacklogKey {
 }
 
 /// A history read that is not satisfied yet parks instead of answering.
-pub(super) fn satisfied(wait: HistoryWait, reply: &Reply) -> bool {
-    let Reply::History(view) = reply else { return true };
+pub(super) fn satisfied(wait: HistoryWait, view: &HistoryView) -> bool {
     match wait {
         HistoryWait::None => true,
         HistoryWait::Event(from) => view.closed || view.next_event > from,

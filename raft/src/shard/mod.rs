@@ -87,6 +87,17 @@ impl From<Rejection> for SubmitError {
     }
 }
 
+/// What a node does for a shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ShardStatus {
+    /// It follows, or is about to serve.
+    Waiting,
+    /// It leads and takes inputs.
+    Serving,
+    /// Nothing any more: its tables are damaged, or the node stops.
+    Stopped,
+}
+
 /// What a history reader waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HistoryWait {
@@ -141,7 +152,7 @@ struct RunEffects {
     wake: bool,
 }
 
-/// The entry that is being filled.
+/// What one decision, or a whole entry, has written and entails.
 #[derive(Debug, Default)]
 struct Batch {
     drafts: Vec<EntryDraft>,
@@ -152,14 +163,26 @@ struct Batch {
 }
 
 impl Batch {
-    fn add(&mut self, draft: EntryDraft, moves: Vec<(CounterKey, i64)>) {
+    fn add(&mut self, draft: EntryDraft) {
         self.bytes += draft.encoded_len();
         self.drafts.push(draft);
-        self.moves.extend(moves);
+    }
+
+    /// Takes another decision in.
+    fn join(&mut self, other: Batch) {
+        self.bytes += other.bytes;
+        self.drafts.extend(other.drafts);
+        self.moves.extend(other.moves);
+        self.effects.extend(other.effects);
+        self.held.extend(other.held);
+    }
+
+    /// Whether `more` bytes would make it larger than an entry of several decisions may be.
+    fn overflows(&self, more: usize) -> bool {
+        !self.drafts.is_empty() && self.bytes + more > EntryLimits::ENTRY_BYTES
     }
 
     fn is_full(&self, config: &ShardConfig) -> bool {
-        // Half of the limit leaves room for the draft that tips it, unless that one is huge.
         self.bytes >= EntryLimits::ENTRY_BYTES / 2 || self.drafts.len() >= config.entry_drafts
     }
 }
@@ -183,7 +206,7 @@ pub(crate) struct Leading {
     pub(crate) registry: RegistryWatch,
     pub(crate) inbox: Arc<Inbox>,
     /// Shows whether this node serves the shard now.
-    pub(crate) serving: watch::Sender<bool>,
+    pub(crate) serving: watch::Sender<ShardStatus>,
     /// The least counter that the next reign of the same term may carry.
     pub(crate) reigns: u64,
 }
@@ -205,8 +228,11 @@ struct Serving {
     /// Entries of this reign that are applied.
     applied: u64,
     cache: Cache,
+    /// Entries that are full, in order: they wait for a place in the pipeline.
+    sealed: VecDeque<Batch>,
+    /// The entry that is being filled.
     batch: Batch,
-    /// Full entries, in order, that wait for a place in the pipeline.
+    /// Entries that were proposed, in order.
     in_flight: VecDeque<InFlight>,
     /// Answers without a change of their own that wait for a read index.
     reads: Vec<Held>,
@@ -218,6 +244,8 @@ struct Serving {
     low_water: Bytes,
     /// Deadlines fired since it was last moved.
     fired: u64,
+    /// The earliest deadline that came due and was not met, since its execution is quarantined.
+    unmet: Option<Hlc>,
     queues: BTreeMap<QueueKey, Queue>,
     /// Queues by when their next task of the future may go out.
     delayed: BTreeSet<(Hlc, QueueKey)>,

@@ -28,6 +28,8 @@ impl Serving {
         let store = leading.host.store.as_ref();
         let state = GroupState::read(store.view().as_ref(), leading.group.id())?;
         let counter = if state.reign.term == term { state.reign.counter + 1 } else { 1 };
+        // Otherwise what is stamped now would lie in this clock's future, and wait for it.
+        leading.host.clock.advance_to(state.at);
         let mut serving = Serving {
             shard: leading.shard,
             group: leading.group.id(),
@@ -41,6 +43,7 @@ impl Serving {
             proposed: 0,
             applied: 0,
             cache: Cache::new(leading.config.cache_bytes),
+            sealed: VecDeque::new(),
             batch: Batch::default(),
             in_flight: VecDeque::new(),
             reads: Vec::new(),
@@ -49,6 +52,7 @@ impl Serving {
             wheel: Wheel::default(),
             low_water: Bytes::new(),
             fired: 0,
+            unmet: None,
             queues: BTreeMap::new(),
             delayed: BTreeSet::new(),
             counters: counters(store, leading.shard)?,
@@ -58,11 +62,13 @@ impl Serving {
         serving.low_water = low_water(store, leading.group.id(), leading.shard)?;
         let (rows, more) = deadlines(store, leading.shard, serving.low_water.clone())?;
         serving.wheel = Wheel::new(rows, more);
-        let queues: Vec<QueueKey> = serving.counters.keys().filter_map(queue_of).collect();
-        for key in queues {
-            serving.open_queue(key)?;
-        }
         Ok(serving)
+    }
+
+    /// Offers what waited before this reign. Pollers may be lent at once: the inbox must be open.
+    pub(super) fn open_queues(&mut self) -> Result<(), StorageError> {
+        let queues: Vec<QueueKey> = self.counters.keys().filter_map(queue_of).collect();
+        queues.into_iter().try_for_each(|key| self.open_queue(key))
     }
 
     /// Reads the deadlines behind the horizon, when the wheel ran out of those before it.
@@ -93,7 +99,8 @@ impl Serving {
         } else if self.fired >= EVERY {
             self.fired = 0;
             let safe = Hlc(self.host.clock.now().0.saturating_sub(MARGIN));
-            let head = self.wheel.next().unwrap_or(safe).min(safe);
+            // The rows of quarantined executions are for the next leader.
+            let head = [self.wheel.next(), self.unmet].into_iter().flatten().fold(safe, Hlc::min);
             deadline::end_of(self.shard, Hlc(head.0.saturating_sub(1)))
         } else {
             return None;

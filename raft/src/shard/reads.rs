@@ -10,7 +10,8 @@ impl Serving {
     /// Holds an answer until entry `observed` is applied, or until the next read index.
     pub(super) fn hold(&mut self, held: Held, observed: u64) {
         if observed > self.proposed {
-            self.batch.held.push(held);
+            let place = usize::try_from(observed - self.proposed - 1).unwrap_or(usize::MAX);
+            self.sealed.get_mut(place).unwrap_or(&mut self.batch).held.push(held);
         } else if observed > self.applied {
             let entry = self.in_flight.iter_mut().find(|entry| entry.number == observed);
             match entry {

@@ -1,26 +1,29 @@
 //! The loop around a reign: take inputs, fill the open entry, propose it, take in what was
 //! applied, answer. It awaits nothing but its inbox, the log and its clock.
 
-use std::sync::{Mutex, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_engine::ids::{ExecutionKey, Hlc};
+use futures::FutureExt;
+use holdfast_engine::ids::{ExecutionKey, Hlc, Uuid};
 use holdfast_engine::{Code, Input, Rejection, Reply};
 use holdfast_storage::StorageError;
-use holdfast_storage::tables::Key;
 use holdfast_storage::tables::deadline::DeadlineKey;
+use holdfast_storage::tables::{Key, ShardId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::row_ops;
 use super::{
-    Answer, Batch, Held, InFlight, Leading, ReplyTo, RunEffects, Serving, SubmitError, Work,
-    hand_out,
+    Answer, Batch, Held, InFlight, Leading, ReplyTo, RunEffects, Serving, ShardStatus, SubmitError,
+    Work, hand_out,
 };
 use crate::admission::{Admission, Class, Refused, Waiting};
 use crate::deadlines::Deadline;
 use crate::entry::{EntryBytes, ShardEntry};
-use crate::hubs::LentPoller;
+use crate::group::Group;
+use crate::hubs::{Hubs, LentPoller, TaskRef};
 use crate::machine::{Ended, Proposed};
 use crate::meta::stopped;
 use crate::rt::Rt;
@@ -30,6 +33,8 @@ use crate::rt::Rt;
 enum Message {
     Work(Box<Work>),
     Offer(Box<LentPoller>),
+    /// A task that was handed over by this start, to a poll that was over.
+    Return(Box<TaskRef>, Uuid),
 }
 
 /// The inbox of a shard on this node. Open only while this node leads the shard.
@@ -51,6 +56,7 @@ impl std::fmt::Debug for Open {
 }
 
 const NO_LEADER: SubmitError = SubmitError::Unavailable("shard has no leader here");
+const ANOTHER: &str = "the group has another leader or term";
 const LEADERSHIP_LOST: SubmitError =
     SubmitError::Unavailable("leadership of the shard was lost, outcome unknown");
 
@@ -105,6 +111,20 @@ impl Inbox {
         }
     }
 
+    /// A task reached a poll that was over already: it goes to somebody else.
+    pub(crate) fn give_back(&self, task: TaskRef, start_id: Uuid) {
+        let key = task.execution.clone();
+        let work = Message::Return(Box::new(task), start_id);
+        let mut held = self.lock();
+        if held.open {
+            // Internal work is never refused. Without a leader here the grant is gone anyway.
+            let waiting = Waiting { key, class: Class::Internal, bytes: 0, work };
+            let _ = held.admission.push(waiting);
+            drop(held);
+            self.wake.notify_one();
+        }
+    }
+
     fn pop(&self) -> Option<Message> {
         self.lock().admission.pop().map(|waiting| waiting.work)
     }
@@ -127,6 +147,7 @@ impl Inbox {
                     ReplyTo::Poller(poller, _) => drop(poller.sender.send(Err(NO_LEADER))),
                 },
                 Message::Offer(poller) => drop(poller.sender.send(Err(NO_LEADER))),
+                Message::Return(..) => {}
             }
         }
     }
@@ -180,44 +201,123 @@ pub(crate) async fn run(
     mut ended: mpsc::UnboundedReceiver<Ended>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let _stopped = Stopped(leading.serving.clone());
+    let (shard, group) = (leading.shard, leading.group.clone());
+    let duties = AssertUnwindSafe(duties(&mut leading, &mut ended, &mut stop));
+    if duties.catch_unwind().await.is_err() {
+        tracing::error!(shard, "the shard's loop panicked: it stops on this node");
+        group.stop().await;
+    }
+}
+
+async fn duties(
+    leading: &mut Leading,
+    ended: &mut mpsc::UnboundedReceiver<Ended>,
+    stop: &mut watch::Receiver<bool>,
+) {
     loop {
         let term = tokio::select! {
             biased;
-            () = stopped(&mut stop) => return,
+            () = stopped(stop) => return,
             term = leading.group.await_serving() => match term {
                 Ok(term) => term,
                 Err(_) => return,
             },
         };
-        let mut serving = match Serving::open(&leading, term) {
-            Ok(serving) => serving,
-            Err(why) => {
-                tracing::error!(shard = leading.shard, %why, "the shard's tables can't be read: it does not serve");
-                return;
-            }
-        };
-        tracing::info!(shard = leading.shard, term, reign = serving.reign.counter, "shard serves");
-        leading.inbox.open();
-        let _ = leading.serving.send(true);
-        let end = serving.serve(&leading, &mut ended, &mut stop).await;
-        let _ = leading.serving.send(false);
-        leading.inbox.close();
-        leading.hubs.shard_gone(leading.shard);
-        leading.reigns = serving.reign.counter + 1;
-        serving.give_up();
+        let end = reign(leading, term, ended, stop).await;
         match end {
             End::Stopped => return,
             End::Damaged(why) => {
                 tracing::error!(shard = leading.shard, %why, "the shard's tables are damaged: it stops");
+                // Whoever has them whole may lead.
+                leading.group.stop().await;
                 return;
             }
             End::Lost(why) => tracing::info!(shard = leading.shard, why, "reign over"),
         }
-        // What was proposed must have ended before the next reign reads the tables (DESIGN 3.2).
-        if leading.group.barrier().await.is_err() {
-            tracing::debug!(shard = leading.shard, "no barrier: leadership moved");
+        tokio::select! {
+            biased;
+            () = stopped(stop) => return,
+            () = settle(&leading.group, term) => {}
         }
         while ended.try_recv().is_ok() {}
+    }
+}
+
+/// One reign in `term`, from its opening to its end.
+async fn reign(
+    leading: &mut Leading,
+    term: u64,
+    ended: &mut mpsc::UnboundedReceiver<Ended>,
+    stop: &mut watch::Receiver<bool>,
+) -> End {
+    let mut serving = match Serving::open(leading, term) {
+        Ok(serving) => serving,
+        Err(why) => return End::Damaged(why),
+    };
+    leading.reigns = serving.reign.counter + 1;
+    // However the reign ends, by a panic of ours too, nobody waits for an answer that never comes.
+    let _open = OpenInbox::new(leading);
+    if let Err(why) = serving.open_queues() {
+        return End::Damaged(why);
+    }
+    tracing::info!(shard = leading.shard, term, reign = serving.reign.counter, "shard serves");
+    let end = serving.serve(leading, ended, stop).await;
+    serving.give_up();
+    end
+}
+
+/// Waits until whatever was proposed in `term` has been applied or never will be: then the tables
+/// may be read for the next reign (DESIGN 3.2). An entry that is in the log of a leader who hears
+/// no quorum is neither, so there is no giving up while this node leads.
+async fn settle(group: &Group, term: u64) {
+    /// Between tries; openraft refuses at once while its lease is over.
+    const AGAIN: Duration = Duration::from_millis(50);
+    let mut leadership = group.leadership();
+    while group.barrier().await.is_err() {
+        tokio::select! {
+            biased;
+            () = left(&mut leadership, term) => return,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
+/// The inbox of a shard for as long as a reign lasts.
+struct OpenInbox {
+    shard: ShardId,
+    inbox: Arc<Inbox>,
+    hubs: Arc<Hubs>,
+    serving: watch::Sender<ShardStatus>,
+}
+
+impl OpenInbox {
+    fn new(leading: &Leading) -> OpenInbox {
+        leading.inbox.open();
+        leading.serving.send_replace(ShardStatus::Serving);
+        OpenInbox {
+            shard: leading.shard,
+            inbox: leading.inbox.clone(),
+            hubs: leading.hubs.clone(),
+            serving: leading.serving.clone(),
+        }
+    }
+}
+
+impl Drop for OpenInbox {
+    fn drop(&mut self) {
+        self.serving.send_replace(ShardStatus::Waiting);
+        self.inbox.close();
+        self.hubs.shard_gone(self.shard);
+    }
+}
+
+/// Shows that this node has stopped serving a shard, whatever the reason.
+struct Stopped(watch::Sender<ShardStatus>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.send_replace(ShardStatus::Stopped);
     }
 }
 
@@ -272,13 +372,25 @@ impl Serving {
                 if let Some(end) = self.take_ended(ended) {
                     return end;
                 }
+                if let Ok((held, ok)) = rounds.try_recv() {
+                    reading = false;
+                    if let Err(why) = self.finish_reads(held, ok) {
+                        return End::Damaged(why);
+                    }
+                }
+                if *leadership.borrow() != Some(term) {
+                    return End::Lost(ANOTHER);
+                }
+                if *stop.borrow() {
+                    return self.wind_down(leading, ended).await;
+                }
                 continue;
             }
             let sleep = tokio::time::sleep_until(wake_at);
             tokio::select! {
                 biased;
                 () = left(&mut leadership, term) => {
-                    return End::Lost("the group has another leader or term");
+                    return End::Lost(ANOTHER);
                 }
                 one = ended.recv() => match one {
                     Some(one) => {
@@ -308,14 +420,18 @@ impl Serving {
             self.fired += 1;
             budget -= 1;
             self.internal(&due.key, Input::Due { run: due.run })?;
+            if self.quarantined.contains(&due.key) {
+                self.unmet = Some(self.unmet.map_or(due.at, |unmet| unmet.min(due.at)));
+            }
             self.refill_wheel()?;
         }
-        let next_task = self.delayed(now)?;
+        self.delayed(now)?;
         while budget > 0 && !self.is_full() {
             budget -= 1;
             match leading.inbox.pop() {
                 Some(Message::Work(work)) => self.work(*work)?,
                 Some(Message::Offer(poller)) => self.offered(*poller)?,
+                Some(Message::Return(task, start_id)) => self.returned(&task, start_id)?,
                 None => break,
             }
         }
@@ -325,6 +441,8 @@ impl Serving {
             self.flush_starts()?;
         }
         let flush = flush.filter(|at| *at > now);
+        // An offer of this turn may have found that its queue's tasks are for later.
+        let next_task = self.delayed.first().map(|(at, _)| *at);
         let next = [self.wheel.next(), next_task, flush].into_iter().flatten().min();
         // Clocks differ in rate by little; an hour bounds what a wrong guess costs.
         let wait = next.map_or(Duration::from_secs(3600), |at| at.since(now));
@@ -334,16 +452,16 @@ impl Serving {
     fn work(&mut self, work: Work) -> Result<(), StorageError> {
         let Work { key, input, namespace, to } = work;
         let decided = self.decide(&key, &namespace, input)?;
-        let parked = match (&to, &decided.result) {
-            (ReplyTo::Caller(_, wait), Ok(reply)) if !hand_out::satisfied(*wait, reply) => {
-                match reply {
-                    Reply::History(view) => self.waits.park(view.run),
-                    _ => None,
-                }
+        let mut held = Held { to, result: decided.result, parked: None };
+        if let (ReplyTo::Caller(_, wait), Ok(Reply::History(view))) = (&held.to, &held.result)
+            && !hand_out::satisfied(*wait, view)
+        {
+            match self.waits.park(view.run) {
+                Some(parked) => held.parked = Some(parked),
+                None => held.result = Err(refusal(Refused::Overloaded)),
             }
-            _ => None,
-        };
-        self.hold(Held { to, result: decided.result, parked }, decided.observed);
+        }
+        self.hold(held, decided.observed);
         Ok(())
     }
 
@@ -357,17 +475,25 @@ impl Serving {
 
     /// Whether deciding has to wait for entries to be applied.
     fn is_full(&self) -> bool {
-        self.batch.is_full(&self.config)
+        !self.sealed.is_empty() || self.batch.is_full(&self.config)
     }
 
     /// Closes the open entry, if there is one and room for it in the pipeline.
     fn next_entry(&mut self) -> Result<Option<EntryBytes>, StorageError> {
-        if self.batch.drafts.is_empty() || self.in_flight.len() >= self.config.pipeline {
+        if self.in_flight.len() >= self.config.pipeline {
             return Ok(None);
         }
-        // Starts become durable with the shard's next entry (DESIGN 3.5).
-        self.flush_starts()?;
-        let Batch { drafts, moves, effects, held, .. } = std::mem::take(&mut self.batch);
+        if self.sealed.is_empty() {
+            if self.batch.drafts.is_empty() {
+                return Ok(None);
+            }
+            // Starts become durable with the shard's next entry (DESIGN 3.5), or with the one
+            // behind it when that one is full.
+            self.flush_starts()?;
+        }
+        let next = self.sealed.pop_front();
+        let next = next.unwrap_or_else(|| std::mem::take(&mut self.batch));
+        let Batch { drafts, moves, effects, held, .. } = next;
         let mut entry = ShardEntry::new(self.reign, self.proposed, self.clock);
         let mut touched = std::collections::BTreeSet::new();
         for (key, by) in moves {
@@ -526,7 +652,9 @@ impl Serving {
     /// The reign is over: every answer that was held becomes Unavailable.
     fn give_up(mut self) {
         let in_flight = self.in_flight.drain(..).flat_map(|entry| entry.held);
-        for held in in_flight.chain(self.batch.held.drain(..)).chain(self.reads.drain(..)) {
+        let sealed = self.sealed.drain(..).flat_map(|batch| batch.held);
+        let open = self.batch.held.drain(..).chain(self.reads.drain(..));
+        for held in in_flight.chain(sealed).chain(open) {
             fail(held.to);
         }
         self.waits.wake_all();

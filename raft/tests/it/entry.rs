@@ -180,17 +180,11 @@ fn limits_hold() {
         let change = WireChange { tag: 40, body: Bytes::from(vec![0; size]) };
         with(SlotPart { changes: vec![change], ..plain() })
     };
-    let slack = of(0).drafts[0].encoded_len() + 8;
-    let largest = of(EntryLimits::DRAFT_BYTES - slack);
-    let bytes = largest.encode().expect("one draft may take 4 MiB");
+    let slack = of(0).encoded_len() + 8;
+    let largest = of(EntryLimits::MAX_BYTES - slack);
+    let bytes = largest.encode().expect("as large as an entry may be");
     assert_eq!(ShardEntry::decode(&bytes), Ok(largest));
-    assert!(matches!(of(EntryLimits::DRAFT_BYTES).encode(), Err(EntryError::TooLarge(_))));
-    let mut two = of(EntryLimits::ENTRY_BYTES / 2);
-    two.drafts.push(two.drafts[0].clone());
-    assert!(matches!(two.encode(), Err(EntryError::TooLarge(_))));
-    two.drafts.pop();
-    two.drafts.push(of(1).drafts[0].clone());
-    two.encode().expect("less than 1 MiB together");
+    assert!(matches!(of(EntryLimits::MAX_BYTES).encode(), Err(EntryError::TooLarge(_))));
     let huge = EntryBytes::from_wire(vec![0; EntryLimits::MAX_BYTES + 1].into());
     assert!(matches!(ShardEntry::decode(&huge), Err(EntryError::TooLarge(_))));
 }

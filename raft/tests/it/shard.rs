@@ -1,222 +1,30 @@
 //! The rules of DESIGN 3 as a client sees them, on a whole node over memory stores: no sockets, a
 //! paused clock, a log whose syncs the test lets go.
 
-use std::future::Future;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_engine::ids::{ExecutionKey, Hlc, Slot, Uuid};
-use holdfast_engine::input::{ActivityGrant, Started, WorkflowTaskGrant};
+use futures::FutureExt;
+use holdfast_engine::ids::{ExecutionKey, Slot, Uuid};
+use holdfast_engine::input::ActivityRef;
 use holdfast_engine::live::TaskType;
-use holdfast_engine::namespace::{NamespaceView, registration};
+use holdfast_engine::namespace::{self};
 use holdfast_engine::{Code, Input, Reply};
-use holdfast_proto::command::{Command, ScheduleActivityTaskCommandAttributes, command};
-use holdfast_proto::common::{ActivityType, RetryPolicy, WorkflowExecution, WorkflowType};
-use holdfast_proto::enums::{CommandType, EventType, TaskQueueKind};
-use holdfast_proto::taskqueue::TaskQueue;
+use holdfast_proto::common::{Payload, Payloads};
+use holdfast_proto::decoded;
+use holdfast_proto::enums::EventType;
+use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::workflowservice as rpc;
-use holdfast_raft::flusher::FlushOn;
-use holdfast_raft::host::{Clock, Host, SeededRng};
-use holdfast_raft::links::LoopLinks;
-use holdfast_raft::node::{EventRange, Node, NodeConfig, Poll};
-use holdfast_raft::rt::TaskGroup;
 use holdfast_raft::shard::{HistoryWait, SubmitError};
-use holdfast_storage::memory::{MemoryLog, MemoryStore};
+use holdfast_storage::tables::checkpoint::{Checkpoint, CheckpointKey};
 use holdfast_storage::tables::journal::{self, Item, JournalKey};
-use holdfast_storage::tables::{SlotKey, put};
+use holdfast_storage::tables::{Key, SlotKey, Table, put};
 use holdfast_storage::{Direction, Store};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// A clock that follows tokio's, so that virtual time moves deadlines too.
-struct TokioClock {
-    began: Instant,
-    epoch: u64,
-}
-
-impl Clock for TokioClock {
-    fn now(&self) -> Hlc {
-        Hlc(self.epoch).after(self.began.elapsed())
-    }
-}
-
-/// A node and its disk.
-struct Rig {
-    node: Node,
-    namespace: Arc<NamespaceView>,
-    log: Arc<MemoryLog>,
-    store: Arc<MemoryStore>,
-    tasks: Arc<TaskGroup>,
-    epoch: u64,
-}
-
-const EPOCH: u64 = 1_700_000_000_000_000_000;
-
-fn run<T>(test: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .rng_seed(tokio::runtime::RngSeed::from_bytes(&[7; 32]))
-        .build()
-        .expect("runtime")
-        .block_on(test)
-}
-
-/// Lets everything run until nothing can but by time.
-async fn settle() {
-    tokio::time::sleep(Duration::from_millis(5)).await;
-}
-
-impl Rig {
-    async fn new() -> Rig {
-        Rig::open(Arc::new(MemoryLog::new()), Arc::new(MemoryStore::new()), EPOCH).await
-    }
-
-    async fn open(log: Arc<MemoryLog>, store: Arc<MemoryStore>, epoch: u64) -> Rig {
-        let tasks = TaskGroup::new();
-        let host = Host {
-            clock: Arc::new(TokioClock { began: Instant::now(), epoch }),
-            rng: Arc::new(SeededRng::new(epoch)),
-            store: store.clone(),
-            log: log.clone(),
-            links: LoopLinks::new().node(1),
-        };
-        let mut config = NodeConfig::sole(2);
-        config.flush.on = FlushOn::Task;
-        let node = tasks.scope(Node::start(host, config)).await.expect("starts");
-        node.serving().await.expect("serves");
-        if node.namespace("default").await.is_err() {
-            let made = node.command(registration("default", Duration::from_secs(86_400))).await;
-            made.expect("registered");
-        }
-        let namespace = node.namespace("default").await.expect("there");
-        Rig { node, namespace, log, store, tasks, epoch }
-    }
-
-    /// Ends the node where it stands and opens it again on what its disk has: the first `keep` of
-    /// the writes that were not synced, and the tables as they were flushed.
-    async fn crash(self, keep: usize) -> Rig {
-        self.tasks.kill();
-        let (log, store) = (self.log.crash(keep), self.store.crash());
-        drop(self.node);
-        Rig::open(Arc::new(log), Arc::new(store), self.epoch + 1_000_000_000).await
-    }
-
-    fn ask(&self, id: &str, input: Input) -> JoinHandle<Result<Reply, SubmitError>> {
-        let (node, namespace, id) = (self.node.clone(), self.namespace.clone(), id.to_owned());
-        self.tasks.spawn(async move { node.submit(namespace, &id, input, 100).await })
-    }
-
-    async fn now(&self, id: &str, input: Input) -> Result<Reply, SubmitError> {
-        self.ask(id, input).await.expect("runs")
-    }
-
-    async fn start(&self, id: &str) -> Started {
-        match self.now(id, start(id, "r1")).await {
-            Ok(Reply::Started(started)) => *started,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn poll(&self, task: TaskType, for_ms: u64) -> JoinHandle<Result<Option<Reply>, SubmitError>> {
-        let poll = Poll {
-            namespace: self.namespace.clone(),
-            queue: "q".to_owned(),
-            kind: TaskQueueKind::Normal,
-            task,
-            identity: "worker".to_owned(),
-            until: Instant::now() + Duration::from_millis(for_ms),
-        };
-        let node = self.node.clone();
-        self.tasks.spawn(async move { node.poll(poll).await })
-    }
-
-    async fn workflow_task(&self) -> WorkflowTaskGrant {
-        match self.poll(TaskType::Workflow, 1000).await.expect("runs") {
-            Ok(Some(Reply::WorkflowTask(task))) => *task,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn activity_task(&self) -> ActivityGrant {
-        match self.poll(TaskType::Activity, 1000).await.expect("runs") {
-            Ok(Some(Reply::ActivityTask(task))) => *task,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn complete(&self, task: WorkflowTaskGrant, commands: Vec<Command>) {
-        let request =
-            Box::new(rpc::RespondWorkflowTaskCompletedRequest { commands, ..Default::default() });
-        let id = task.token.workflow_id.clone();
-        let input = Input::WorkflowTaskCompleted { token: task.token, request };
-        self.now(&id, input).await.expect("accepted");
-    }
-
-    async fn events(&self, id: &str) -> Vec<EventType> {
-        let until = Instant::now();
-        let view = self
-            .node
-            .history(self.namespace.clone(), id, None, HistoryWait::None, until)
-            .await
-            .expect("a history");
-        let range = EventRange {
-            from: 1,
-            to: view.next_event,
-            batches: usize::MAX,
-            bytes: usize::MAX,
-            direction: Direction::Forward,
-        };
-        let batches = self.node.events(self.namespace.id, id, view.run, range).expect("readable");
-        let events: Vec<_> = batches.into_iter().flatten().collect();
-        let ids: Vec<_> = events.iter().map(|e| e.event_id).collect();
-        assert_eq!(ids, (1..view.next_event).collect::<Vec<_>>(), "gapless");
-        events.iter().map(|e| e.event_type()).collect()
-    }
-}
-
-fn start(id: &str, request_id: &str) -> Input {
-    Input::Start(Box::new(rpc::StartWorkflowExecutionRequest {
-        namespace: "default".to_owned(),
-        workflow_id: id.to_owned(),
-        workflow_type: Some(WorkflowType { name: "wf".to_owned() }),
-        task_queue: Some(TaskQueue { name: "q".to_owned(), ..Default::default() }),
-        workflow_task_timeout: Some(holdfast_proto::duration(10_000_000_000)),
-        request_id: request_id.to_owned(),
-        ..Default::default()
-    }))
-}
-
-fn signal(id: &str, request_id: &str) -> Input {
-    Input::Signal(Box::new(rpc::SignalWorkflowExecutionRequest {
-        workflow_execution: Some(WorkflowExecution {
-            workflow_id: id.to_owned(),
-            ..Default::default()
-        }),
-        signal_name: "s".to_owned(),
-        request_id: request_id.to_owned(),
-        ..Default::default()
-    }))
-}
-
-fn activity(attempts: i32) -> Command {
-    Command {
-        command_type: CommandType::ScheduleActivityTask as i32,
-        attributes: Some(command::Attributes::ScheduleActivityTaskCommandAttributes(
-            ScheduleActivityTaskCommandAttributes {
-                activity_id: "a".to_owned(),
-                activity_type: Some(ActivityType { name: "act".to_owned() }),
-                task_queue: Some(TaskQueue { name: "q".to_owned(), ..Default::default() }),
-                start_to_close_timeout: Some(holdfast_proto::duration(60_000_000_000)),
-                retry_policy: (attempts > 0)
-                    .then(|| RetryPolicy { maximum_attempts: attempts, ..Default::default() }),
-                ..Default::default()
-            },
-        )),
-        ..Default::default()
-    }
-}
+use crate::rig::*;
 
 /// Rule 1: pipelining with a reply barrier (A1, test E3).
 #[test]
@@ -295,6 +103,53 @@ fn everything_acknowledged_survives_a_crash() {
             rig.now(&id, signal(&id, "s")).await.expect("signaled");
             assert_eq!(rig.events(&id).await.len(), 3);
         }
+    });
+}
+
+/// Rule 4: a checkpoint is written when what has to be folded exceeds 4 KiB or the last one, and no
+/// sooner; leaving the cache writes nothing (A18).
+#[test]
+fn checkpoints_are_amortised_and_eviction_writes_nothing() {
+    run(async {
+        let rig = Rig::without_cache().await;
+        rig.start("w").await;
+        rig.complete(rig.workflow_task().await, vec![activity(0)]).await;
+        let task = rig.activity_task().await;
+        let execution = ExecutionKey::workflow(rig.namespace.id, "w");
+        let (shard, slot) = (execution.shard(2), Slot::Run(task.token.run_id()));
+        let slot = SlotKey { shard, execution, slot };
+        let (mut seqs, mut written) = (BTreeSet::new(), 0);
+        for _ in 0..60 {
+            let details = Payloads::encode_from(&decoded::Payloads {
+                payloads: vec![Payload::json(&"x".repeat(1000))],
+            });
+            written += details.encoded().len();
+            let request = rpc::RecordActivityTaskHeartbeatRequest {
+                details: Some(details),
+                ..Default::default()
+            };
+            let who = ActivityRef::Token(task.token.clone());
+            rig.now("w", Input::Heartbeat { who, request: Box::new(request) }).await.expect("ok");
+            let view = rig.store.view();
+            let range = journal::range(&slot);
+            let mut folded = 0;
+            view.scan(&range.start, &range.end, Direction::Forward, &mut |_, value| {
+                folded += value.len();
+                ControlFlow::Continue(())
+            })
+            .expect("reads");
+            assert!(folded <= 4096 + 1200, "{folded} bytes to fold");
+            let row = CheckpointKey { slot: slot.clone() };
+            if let Some(value) = view.get(&row.encode()).expect("reads") {
+                seqs.insert(Checkpoint::from_value(value).expect("whole").seq);
+            }
+        }
+        assert!((2..=written / 4096).contains(&seqs.len()), "{} of {written} bytes", seqs.len());
+        let (syncs, rows) = (rig.node.syncs(), rig.store.unflushed_bytes());
+        for _ in 0..10 {
+            rig.now("w", Input::Describe { run: None }).await.expect("described");
+        }
+        assert_eq!((rig.node.syncs(), rig.store.unflushed_bytes()), (syncs, rows));
     });
 }
 
@@ -527,5 +382,115 @@ fn a_hot_execution_is_refused() {
         assert!(busy > 0 && accepted >= 1000, "{accepted} accepted, {busy} busy");
         assert_eq!(rig.events("hot").await.len(), 2 + accepted);
         let _ = Uuid::NIL;
+    });
+}
+
+/// Test E7: the wall clock jumps by hours, to and fro, while timers run. They fire by the time that
+/// passes, and event times do not fall, also when the machine comes back an hour earlier (A8).
+#[test]
+fn a_clock_that_jumps_fires_nothing_early_and_turns_no_time_back() {
+    run(async {
+        // Leaning after the jump is all that may move a timer: 500 ppm of its 10 s.
+        const LEAN: Duration = Duration::from_millis(5);
+        let fired = |events: &[HistoryEvent]| {
+            events.iter().filter(|e| e.event_type() == EventType::TimerFired).count()
+        };
+        let rig = Rig::new().await;
+        rig.start("w").await;
+        rig.complete(rig.workflow_task().await, vec![timer("1", 10), timer("2", 20)]).await;
+        let set = Instant::now();
+        for (n, hours) in [(1, 2), (2, -4)] {
+            rig.jump(hours);
+            tokio::time::sleep_until(set + 10 * n * Duration::from_secs(1) - 2 * LEAN).await;
+            assert_eq!(fired(&rig.history("w").await) as u32, n - 1, "early after {hours} h");
+            tokio::time::sleep(4 * LEAN).await;
+            assert_eq!(fired(&rig.history("w").await) as u32, n, "late after {hours} h");
+        }
+        // A restart believes the wall clock, which is two hours behind by now.
+        let rig = rig.crash(usize::MAX).await;
+        rig.now("w", signal("w", "s")).await.expect("signaled");
+        assert_eq!(rig.events("w").await.last(), Some(&EventType::WorkflowExecutionSignaled));
+        // What is stamped now is not in the future for this clock: tasks go out, timers run.
+        rig.start("v").await;
+        let mut tasks = vec![rig.workflow_task().await, rig.workflow_task().await];
+        tasks.sort_by_key(|task| task.token.workflow_id.clone());
+        rig.complete(tasks.remove(0), vec![timer("3", 5)]).await;
+        tokio::time::sleep(Duration::from_secs(5) + LEAN).await;
+        assert_eq!(fired(&rig.history("v").await), 1);
+    });
+}
+
+/// An attempt that backs off while its leader goes is handed out by the next one when its time has
+/// come, to a poll that has waited since before that.
+#[test]
+fn a_retry_that_is_not_due_yet_survives_its_leader() {
+    run(async {
+        let rig = Rig::new().await;
+        rig.start("w").await;
+        rig.complete(rig.workflow_task().await, vec![activity(0)]).await;
+        for _ in 0..6 {
+            let task = rig.activity_task_within(40_000).await;
+            let who = ActivityRef::Token(task.token);
+            let failed = Input::ActivityFailed { who, request: Box::default() };
+            rig.now("w", failed).await.expect("accepted");
+        }
+        let rig = rig.crash(usize::MAX).await;
+        let poll = rig.poll(TaskType::Activity, 60_000);
+        assert!(matches!(poll.await.expect("runs"), Ok(Some(Reply::ActivityTask(_)))));
+    });
+}
+
+/// A poll whose caller goes away when its task has just reached it: somebody else gets the task.
+#[test]
+fn a_poll_that_ends_with_its_task_in_hand_gives_it_back() {
+    run(async {
+        let rig = Rig::new().await;
+        rig.log.set_gated(true);
+        let starting = rig.ask("x", start("x", "r1"));
+        let node = rig.node.clone();
+        let mut poll = Box::pin(node.poll(rig.poll_of(TaskType::Workflow, 60_000)));
+        assert!(poll.as_mut().now_or_never().is_none(), "nothing waits");
+        rig.log.set_gated(false);
+        starting.await.expect("runs").expect("started");
+        settle().await;
+        drop(poll);
+        assert_eq!(rig.workflow_task().await.token.workflow_id, "x");
+    });
+}
+
+/// DeleteNamespace: every row of what was in it goes, then the namespace itself; a crash on the way
+/// delays that and no more.
+#[test]
+fn a_deleted_namespace_leaves_nothing() {
+    run(async {
+        let rig = Rig::new().await;
+        for n in 0..300 {
+            rig.start(&format!("w{n}")).await;
+        }
+        rig.complete(rig.workflow_task().await, vec![timer("1", 10)]).await;
+        rig.complete(rig.workflow_task().await, vec![activity(0)]).await;
+        let id = rig.namespace.id;
+        let rows = |rig: &Rig| {
+            let mut found = 0;
+            let (low, high) = ([0_u8; 1], [0xff_u8; 8]);
+            let view = rig.store.view();
+            view.scan(&low, &high, Direction::Forward, &mut |key, _| {
+                let meta = key.first() == Some(&(Table::Meta as u8));
+                found += usize::from(!meta && key.windows(16).any(|part| part == id.0));
+                ControlFlow::Continue(())
+            })
+            .expect("reads");
+            found
+        };
+        assert!(rows(&rig) > 1000, "{}", rows(&rig));
+        let delete =
+            namespace::Command::Delete { namespace: "default".to_owned(), id: String::new() };
+        rig.node.command(delete).await.expect("deleted");
+        settle().await;
+        let again = rig.crash(usize::MAX).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(rows(&again), 0);
+        let gone = again.node.namespace_by_id(id).await;
+        assert!(matches!(gone, Err(SubmitError::Rejected(why)) if why.code == Code::NotFound));
     });
 }

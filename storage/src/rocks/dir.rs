@@ -115,6 +115,17 @@ pub(super) fn open(path: &Path, new: Format) -> Result<(Format, Arc<Lock>), Open
     Ok((format, Arc::new(lock)))
 }
 
+/// A data folder whose process has ended; nobody else can open it while this lives.
+#[derive(Debug)]
+pub struct Abandoned(#[expect(dead_code, reason = "held, not looked at")] Lock);
+
+/// Takes a complete data folder that no process uses; `None` when there is none at `path`, or when
+/// it is in use.
+pub fn abandoned(path: &Path) -> Option<Abandoned> {
+    let complete = exists(&path.join("FORMAT")).ok()?;
+    if complete { lock(path).ok().map(Abandoned) } else { None }
+}
+
 fn create(path: &Path) -> Result<(), StorageError> {
     let mut missing = Vec::new();
     for folder in path.ancestors().filter(|folder| !folder.as_os_str().is_empty()) {

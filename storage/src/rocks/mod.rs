@@ -13,7 +13,7 @@ mod tail;
 mod torn;
 
 pub use committer::OnFatal;
-pub use dir::{FORMAT_VERSION, Format, OpenError};
+pub use dir::{Abandoned, FORMAT_VERSION, Format, OpenError, abandoned};
 pub use log::RocksLog;
 pub use open::{Opened, Settings};
 pub use options::{LogLimits, TablesLimits};

@@ -3,6 +3,7 @@
 //! A test named after a scenario of the conformance kit shows what its golden records.
 
 mod close;
+mod corpus;
 mod describe;
 mod grants;
 mod random;

@@ -194,7 +194,7 @@ fn one(n: u8) -> holdfast_proto::command::Command {
     }
 }
 
-fn sticky_attributes() -> holdfast_proto::taskqueue::StickyExecutionAttributes {
+pub(super) fn sticky_attributes() -> holdfast_proto::taskqueue::StickyExecutionAttributes {
     holdfast_proto::taskqueue::StickyExecutionAttributes {
         worker_task_queue: Some(holdfast_proto::taskqueue::TaskQueue {
             name: "sticky".to_owned(),
