@@ -14,6 +14,9 @@ pub const TOO_LARGE: &str = "Failure exceeds size limit.";
 /// What a level of causes costs beside its texts when a failure is cut down.
 const LEVEL_OVERHEAD: usize = 16;
 
+/// How many causes of a failure that is cut down are kept at most.
+pub const CAUSES_KEPT: usize = 64;
+
 /// A failure of the server's own.
 pub fn server(message: &str, non_retryable: bool) -> Failure {
     wrapped(message, non_retryable, None)
@@ -50,14 +53,28 @@ pub fn timeout(
     })
 }
 
-/// The texts of a failure, its kind and its causes as far as `max` bytes carry them. Details and
-/// encoded attributes are left out: half a payload is worth nothing.
+/// The texts of a failure, its kind and its causes as far as `max` bytes and [`CAUSES_KEPT`]
+/// levels carry them. Details and encoded attributes are left out: half a payload is worth
+/// nothing. A chain of causes may be as deep as a request can nest: it is followed in a loop.
 pub fn truncated(failure: &Failure, max: usize) -> Failure {
-    let Ok(full) = failure.decode() else { return Failure::default() };
-    let mut left = max.saturating_sub(LEVEL_OVERHEAD);
+    let mut levels = Vec::new();
+    let (mut next, mut left) = (Some(failure.clone()), max);
+    while let Some(Ok((full, cause))) = next.as_ref().map(Failure::split) {
+        left = left.saturating_sub(LEVEL_OVERHEAD);
+        levels.push(level(full, &mut left));
+        next = cause.filter(|_| left > LEVEL_OVERHEAD && levels.len() <= CAUSES_KEPT);
+    }
+    let chain = levels.into_iter().rev().fold(None, |cause, level| {
+        Some(Failure::encode_from(&decoded::Failure { cause, ..level }))
+    });
+    chain.unwrap_or_default()
+}
+
+/// What is left of one failure of a chain; the bytes of its texts are taken off `left`.
+fn level(full: decoded::Failure, left: &mut usize) -> decoded::Failure {
     let mut cut = |text: &str| {
-        let text = prefix(text, left);
-        left -= text.len();
+        let text = prefix(text, *left);
+        *left -= text.len();
         text.to_owned()
     };
     let mut out = decoded::Failure { source: cut(&full.source), ..decoded::Failure::default() };
@@ -82,8 +99,7 @@ pub fn truncated(failure: &Failure, max: usize) -> Failure {
     };
     out.message = cut(&full.message);
     out.stack_trace = cut(&full.stack_trace);
-    out.cause = full.cause.filter(|_| left > LEVEL_OVERHEAD).map(|cause| truncated(&cause, left));
-    Failure::encode_from(&out)
+    out
 }
 
 /// As much of `text` as fits `max` bytes without cutting a character.
@@ -131,5 +147,29 @@ mod tests {
         assert_eq!(cut.cause, Some(truncated(&inner, 2048)));
         let cut = truncated(&small, LEVEL_OVERHEAD + 7 + 3).decode().expect("decodes");
         assert_eq!((cut.message.as_str(), cut.cause), ("ä", None));
+    }
+
+    #[test]
+    fn a_chain_as_deep_as_requests_may_nest_is_cut_on_a_small_stack() {
+        let levels = 9_990;
+        let mut body = Vec::new();
+        for _ in 0..levels {
+            let mut outer = vec![0x22]; // field 4, the cause
+            prost::encoding::encode_varint(body.len() as u64, &mut outer);
+            outer.append(&mut body);
+            outer.extend([0x0a, 0x01, b'x']);
+            body = outer;
+        }
+        let deep = Failure::from_encoded(body.into()).expect("within the depth that passes");
+        let small = std::thread::Builder::new().stack_size(256 << 10);
+        let cut = small.spawn(move || truncated(&deep, 1 << 20)).expect("starts");
+        let mut next = Some(cut.join().expect("no overflow"));
+        let mut kept = 0;
+        while let Some(failure) = next {
+            let (own, cause) = failure.split().expect("decodes");
+            assert_eq!(own.message, "x");
+            (next, kept) = (cause, kept + 1);
+        }
+        assert_eq!(kept, 1 + CAUSES_KEPT);
     }
 }

@@ -18,11 +18,16 @@ use std::fmt;
 use std::mem;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use prost::encoding::{DecodeContext, WireType, decode_varint, encode_key, encode_varint};
+use prost::encoding::{
+    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint,
+};
 use prost::{DecodeError, Message, Name};
 
 use crate::decoded;
 use crate::walk::{self, WalkError};
+
+/// The field of a failure that holds its cause.
+const CAUSE_TAG: u32 = 4;
 
 /// Declares an opaque body: its name, its proto package and its row in the walk's tables.
 macro_rules! opaque {
@@ -165,6 +170,32 @@ impl Memo {
 }
 
 impl Failure {
+    /// The failure, opened without its cause, and the cause as it is. Unlike with
+    /// [`Failure::decode`] the cause is not walked again, so that following a chain of causes
+    /// costs no more than its length, however deep it goes.
+    pub fn split(&self) -> Result<(decoded::Failure, Option<Failure>), DecodeError> {
+        let mut own = BytesMut::new();
+        let mut causes: Vec<Bytes> = Vec::new();
+        let mut rest = &self.0[..];
+        while !rest.is_empty() {
+            let field = rest;
+            let (tag, wire) = decode_key(&mut rest)?;
+            let value = walk::content(wire, &mut rest).map_err(refused)?;
+            if tag == CAUSE_TAG {
+                causes.push(self.0.slice_ref(value));
+            } else {
+                own.put_slice(&field[..field.len() - rest.len()]);
+            }
+        }
+        // Repeated occurrences of a message merge, and concatenation is protobuf's merge.
+        let cause = match causes.len() {
+            0 => None,
+            1 => causes.pop().map(Failure),
+            _ => Some(Failure(causes.concat().into())),
+        };
+        Ok((<decoded::Failure as Message>::decode(own.freeze())?, cause))
+    }
+
     /// The body of this failure. A cause that would take it past [`walk::MAX_DEPTH`] is left out,
     /// for the body could never be read back.
     pub fn encode_from(failure: &decoded::Failure) -> Self {

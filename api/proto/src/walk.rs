@@ -141,7 +141,7 @@ fn check_wire(kind: Kind, wire: WireType) -> Result<(), WalkError> {
 }
 
 /// Takes a field's value off `rest`; what is returned has content only for a length-delimited one.
-fn content<'a>(wire: WireType, rest: &mut &'a [u8]) -> Result<&'a [u8], WalkError> {
+pub(crate) fn content<'a>(wire: WireType, rest: &mut &'a [u8]) -> Result<&'a [u8], WalkError> {
     let varint = |rest: &mut &'a [u8]| decode_varint(rest).map_err(|_| WalkError::Malformed);
     let length = match wire {
         WireType::Varint => return varint(rest).map(|_| &[][..]),

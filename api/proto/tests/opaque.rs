@@ -363,3 +363,25 @@ fn json_payloads_are_those_of_the_sdks() {
     assert_eq!(decoded.data, "{\"a\":1}");
     assert_eq!(format!("{payload:?}"), "Payload(33 bytes)");
 }
+
+#[test]
+fn a_failure_split_from_its_cause_is_the_failure_decoded() {
+    let failure = |message: &str, cause| {
+        Failure::encode_from(&decoded::Failure {
+            message: message.to_owned(),
+            cause,
+            ..decoded::Failure::default()
+        })
+    };
+    let inner = failure("inner", Some(failure("innermost", None)));
+    let whole = failure("outer", Some(inner.clone()));
+    let (own, cause) = whole.split().expect("splits");
+    assert_eq!((own.message.as_str(), &own.cause, cause), ("outer", &None, Some(inner)));
+
+    // The cause in two pieces, as protobuf allows: they merge.
+    let mut body = whole.encoded().to_vec();
+    body.extend([0x22, 0x03, 0x0a, 0x01, b'x']);
+    let pieces = Failure::from_encoded(body.into()).expect("valid");
+    let (_, cause) = pieces.split().expect("splits");
+    assert_eq!(cause, pieces.decode().expect("decodes").cause);
+}
