@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_proto::enums::{EventType, TaskQueueKind};
+use holdfast_proto::enums::TaskQueueKind;
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::history::history_event::Attributes;
 
@@ -158,13 +158,7 @@ impl Live {
 }
 
 fn is_close_of_part(event: &HistoryEvent) -> bool {
-    matches!(
-        event.event_type(),
-        EventType::ActivityTaskCompleted
-            | EventType::ActivityTaskFailed
-            | EventType::ActivityTaskTimedOut
-            | EventType::ActivityTaskCanceled
-    )
+    workflow::activity::closes(event).is_some()
 }
 
 /// A buffered close refers to a STARTED that got its id just now.

@@ -15,6 +15,7 @@ use holdfast_proto::taskqueue::TaskQueue;
 use prost::Message;
 
 use super::attempt::{issue, start_durably};
+use super::closes;
 use crate::change::Change;
 use crate::env::Env;
 use crate::event::{command_event, new_event};
@@ -182,15 +183,20 @@ pub fn request_cancel(
         let message = "ScheduledEventId is not set on RequestCancelActivityTaskCommand.";
         return Err(Refusal::bad(BAD, message));
     }
-    let Some(activity) = run.state.activities.get(&id).filter(|a| a.cancel_requested == 0) else {
+    let (known, waits) = match run.state.activities.get(&id) {
+        Some(activity) => (activity.cancel_requested == 0, !activity.is_started()),
+        // Its close waits in the buffer: the worker could not know, so that the event is written
+        // although nothing is left to cancel.
+        None => (run.state.buffered.iter().any(|event| closes(event) == Some(id)), false),
+    };
+    if !known {
         return Err(Refusal::bad(
             BAD,
             format!(
                 "invalid history builder state for action: add-activitytask-cancel-requested-event, ScheduledEventID: {id}"
             ),
         ));
-    };
-    let waits = !activity.is_started() && !run.overlay.grants.contains_key(&id);
+    }
     let requested = Attributes::ActivityTaskCancelRequestedEventAttributes(
         ActivityTaskCancelRequestedEventAttributes {
             scheduled_event_id: id,

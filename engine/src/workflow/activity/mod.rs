@@ -19,6 +19,7 @@ use holdfast_proto::activity::ActivityOptions;
 use holdfast_proto::common::{ActivityType, Payloads, Priority, RetryPolicy};
 use holdfast_proto::enums::PendingActivityState;
 use holdfast_proto::failure::Failure;
+use holdfast_proto::history::history_event::Attributes;
 use holdfast_proto::history::{
     ActivityTaskCancelRequestedEventAttributes, ActivityTaskCanceledEventAttributes,
     ActivityTaskCompletedEventAttributes, ActivityTaskFailedEventAttributes,
@@ -347,6 +348,17 @@ pub fn started(
     of(state, attributes.scheduled_event_id);
 }
 
+/// The activity that an event closes, if the event closes one.
+pub fn closes(event: &HistoryEvent) -> Option<EventId> {
+    match event.attributes.as_ref()? {
+        Attributes::ActivityTaskCompletedEventAttributes(a) => Some(a.scheduled_event_id),
+        Attributes::ActivityTaskFailedEventAttributes(a) => Some(a.scheduled_event_id),
+        Attributes::ActivityTaskTimedOutEventAttributes(a) => Some(a.scheduled_event_id),
+        Attributes::ActivityTaskCanceledEventAttributes(a) => Some(a.scheduled_event_id),
+        _ => None,
+    }
+}
+
 fn closed(state: &mut State, id: EventId, dirty: &mut Dirty) {
     let before = state.activities.remove(&id);
     assert!(before.is_some(), "the activity that event {id} scheduled closes once");
@@ -393,14 +405,17 @@ pub fn event_canceled(
     closed(state, attributes.scheduled_event_id, dirty);
 }
 
-/// ACTIVITY_TASK_CANCEL_REQUESTED: its worker hears of it with the next heartbeat.
+/// ACTIVITY_TASK_CANCEL_REQUESTED: its worker hears of it with the next heartbeat. Nothing is
+/// pending any more when the close of the activity waits in the buffer.
 pub fn event_cancel_requested(
     state: &mut State,
     event: &HistoryEvent,
     attributes: &ActivityTaskCancelRequestedEventAttributes,
     _dirty: &mut Dirty,
 ) {
-    of(state, attributes.scheduled_event_id).cancel_requested = event.event_id;
+    if let Some(activity) = state.activities.get_mut(&attributes.scheduled_event_id) {
+        activity.cancel_requested = event.event_id;
+    }
 }
 
 /// A worker has the attempt: its row goes, its deadlines begin.

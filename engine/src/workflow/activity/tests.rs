@@ -632,3 +632,42 @@ fn bad_commands() {
     );
     assert!(rig.state().activities.is_empty(), "a refused draft leaves nothing");
 }
+
+#[test]
+fn cancel_of_an_activity_whose_close_waits_in_the_buffer() {
+    let mut rig = Rig::start();
+    let held = rig.turn_and_hold(vec![activity("a", |_| ())]);
+    let task = polled(&mut rig);
+    rig.complete_activity(&task).expect("completes");
+    // As the reference: each command leaves its event, and nothing is cancelled.
+    rig.complete(&held, vec![cancel_activity(5), cancel_activity(5)], false).expect("completes");
+    assert_eq!(
+        rig.types(7),
+        [
+            "8 WorkflowTaskCompleted",
+            "9 ActivityTaskCancelRequested",
+            "10 ActivityTaskCancelRequested",
+            "11 ActivityTaskStarted",
+            "12 ActivityTaskCompleted",
+            "13 WorkflowTaskScheduled"
+        ]
+    );
+    // Once the close is history, the worker has seen it.
+    let text = rig.refused(vec![cancel_activity(5)]);
+    assert!(text.starts_with("BadRequestCancelActivityAttributes: "), "{text}");
+
+    // The same when a command before cancelled it before any worker had it.
+    let mut rig = Rig::start();
+    let twice = vec![activity("a", |_| ()), cancel_activity(5), cancel_activity(5)];
+    rig.turn(twice).expect("completes");
+    assert_eq!(
+        rig.types(5),
+        [
+            "6 ActivityTaskCancelRequested",
+            "7 ActivityTaskCancelRequested",
+            "8 ActivityTaskCanceled",
+            "9 WorkflowTaskScheduled"
+        ]
+    );
+    assert_eq!(canceled(&rig, 8).latest_cancel_requested_event_id, 6);
+}
