@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_proto::enums::TaskQueueKind;
+use holdfast_proto::enums::{EventType, TaskQueueKind};
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::history::history_event::Attributes;
 
@@ -107,12 +107,15 @@ impl Live {
 
     /// Writes an event whose further fields (user metadata, links, ..) the caller has set;
     /// its id is assigned here. Times of events never decrease: what happened before the last
-    /// event was written carries that one's time.
+    /// event was written carries that one's time. ACTIVITY_TASK_STARTED alone is written long
+    /// after the fact by design (surface 3.1) and tells the true time.
     pub fn event_full(&mut self, mut event: HistoryEvent) -> EventId {
         event.event_id = self.state.next_event.max(1);
         let id = event.event_id;
         let at = event.event_time.as_ref().map_or(Hlc::ZERO, Hlc::from_timestamp);
-        event.event_time = Some(at.max(Hlc(self.state.last_event_at)).timestamp());
+        if event.event_type() != EventType::ActivityTaskStarted {
+            event.event_time = Some(at.max(Hlc(self.state.last_event_at)).timestamp());
+        }
         self.push(Change::Event(Box::new(event)));
         id
     }

@@ -122,7 +122,8 @@ pub struct State {
     /// The STARTED event of the run exists and `info` is set.
     #[prost(bool, tag = "20")]
     pub exists: bool,
-    /// Time of the last event written: none may carry an earlier one.
+    /// The latest time that an event carries: none that follows may carry an earlier one, but for
+    /// ACTIVITY_TASK_STARTED.
     #[prost(uint64, tag = "21")]
     pub last_event_at: u64,
     /// Requests that made an event: the start first, then the newest (see `REQUESTS_SHOWN`).
@@ -508,7 +509,8 @@ fn written(state: &mut State, event: &HistoryEvent, dirty: &mut Dirty) {
     assert!(state.closed_at == 0, "nothing follows the close event");
     state.next_event = event.event_id + 1;
     state.history_bytes += event.encoded_len() as u64;
-    state.last_event_at = event.event_time.as_ref().map_or(Hlc::ZERO, Hlc::from_timestamp).0;
+    let at = event.event_time.as_ref().map_or(Hlc::ZERO, Hlc::from_timestamp).0;
+    state.last_event_at = state.last_event_at.max(at);
     note_request(state, event);
     if state.flushing > 0 {
         state.flushing -= 1;

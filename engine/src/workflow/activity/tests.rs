@@ -14,6 +14,7 @@ use holdfast_proto::history::{
 use holdfast_proto::workflowservice as rpc;
 
 use crate::change::Change;
+use crate::ids::Hlc;
 use crate::input::{ActivityGrant, ActivityRef, Input, Reply};
 use crate::workflow::rig::{
     Rig, SECOND, activity, cancel_activity, message, payloads, record_marker, seconds,
@@ -670,4 +671,22 @@ fn cancel_of_an_activity_whose_close_waits_in_the_buffer() {
         ]
     );
     assert_eq!(canceled(&rig, 8).latest_cancel_requested_event_id, 6);
+}
+
+#[test]
+fn a_start_written_late_tells_when_it_was() {
+    let mut rig = scheduled(|_| ());
+    let task = polled(&mut rig);
+    rig.pass(SECOND);
+    rig.signal();
+    rig.pass(SECOND);
+    rig.complete_activity(&task).expect("completes");
+    assert_eq!(
+        rig.types(5)[..3],
+        ["6 WorkflowExecutionSignaled", "7 WorkflowTaskScheduled", "8 ActivityTaskStarted"]
+    );
+    let times: Vec<_> = rig.history().into_iter().filter_map(|event| event.event_time).collect();
+    assert_eq!(times[7], task.token.granted_at().timestamp());
+    assert!(times[7].seconds < times[6].seconds && times[6].seconds < times[8].seconds);
+    assert_eq!(Some(times[8]), Hlc(rig.state().last_event_at).optional_timestamp());
 }
