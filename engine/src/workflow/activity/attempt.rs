@@ -257,6 +257,11 @@ pub fn canceled(
     request: &rpc::RespondActivityTaskCanceledRequest,
 ) -> Result<Reply, Halt> {
     let scheduled = held(run, who)?;
+    if size(request.details.as_ref()) > env.limits.blob_bytes {
+        let failure = failure::server("Cancel details exceed size limit.", true);
+        fail(run, env, scheduled, Failing::by(&request.identity, Some(failure)));
+        return Ok(Reply::Done);
+    }
     let requested = run.state.activities.get(&scheduled).map_or(0, |a| a.cancel_requested);
     if requested == 0 {
         let message =

@@ -360,8 +360,22 @@ fn what_is_too_large_fails_the_activity() {
 
     let mut rig = scheduled(|_| ());
     let task = polled(&mut rig);
-    assert_eq!(rig.heartbeat(&task, Some(huge)), Ok(Reply::Heartbeat { cancel_requested: true }));
+    assert_eq!(
+        rig.heartbeat(&task, Some(huge.clone())),
+        Ok(Reply::Heartbeat { cancel_requested: true })
+    );
     assert_eq!(text(&failed(&rig, 7).failure), "Heartbeat details exceed size limit.");
+
+    let mut rig = Rig::start();
+    let held = rig.turn_and_hold(vec![activity("a", |_| ())]);
+    let task = polled(&mut rig);
+    rig.complete(&held, vec![cancel_activity(5)], false).expect("asked");
+    let request =
+        rpc::RespondActivityTaskCanceledRequest { details: Some(huge), ..Default::default() };
+    let who = ActivityRef::Token(task.token);
+    rig.decide(Input::ActivityCanceled { who, request: Box::new(request) }).expect("accepted");
+    assert_eq!(text(&failed(&rig, 11).failure), "Cancel details exceed size limit.");
+    assert_eq!(failed(&rig, 11).retry_state(), RetryState::CancelRequested);
 
     // A large failure is kept small while the activity is retried.
     let mut rig = scheduled(|a| a.retry_policy = policy(1, 0));
