@@ -19,9 +19,13 @@ const TASK_COMPLETION_BYTES: i64 = 40 << 20;
 
 /// What namespaces can do.
 pub fn namespace_capabilities() -> namespace_info::Capabilities {
-    // Everything newer is not built: updates, worker heartbeats, pauses, standalone activities
-    // and operations, eager start, poller autoscaling.
-    namespace_info::Capabilities::default()
+    // Everything else is not built: updates, worker heartbeats, pauses, standalone activities and
+    // operations, poller autoscaling.
+    namespace_info::Capabilities {
+        eager_workflow_start: true,
+        reported_problems_search_attribute: true,
+        ..namespace_info::Capabilities::default()
+    }
 }
 
 /// The limits that SDKs check before they send.
@@ -45,11 +49,11 @@ pub fn system_info(server_version: &str) -> rpc::GetSystemInfoResponse {
             encoded_failure_attributes: true,
             sdk_metadata: true,
             count_group_by_execution_status: true,
+            upsert_memo: true,
+            eager_workflow_start: true,
             // Not built.
             supports_schedules: false,
             build_id_based_versioning: false,
-            upsert_memo: false,
-            eager_workflow_start: false,
             nexus: false,
             server_scaled_deployments: false,
             ..SystemCapabilities::default()
@@ -114,11 +118,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_claimed_that_is_not_built() {
+    fn what_is_built_is_claimed_and_nothing_else() {
         let system = system_info("1.32.0").capabilities.expect("some");
-        assert!(!system.supports_schedules && !system.nexus && !system.upsert_memo);
+        assert!(!system.supports_schedules && !system.nexus && !system.build_id_based_versioning);
         assert!(system.internal_error_differentiation && system.sdk_metadata);
-        assert_eq!(namespace_capabilities(), namespace_info::Capabilities::default());
+        assert!(system.upsert_memo && system.eager_workflow_start);
+        let namespace = namespace_capabilities();
+        assert!(namespace.eager_workflow_start && namespace.reported_problems_search_attribute);
+        assert!(!namespace.sync_update && !namespace.poller_autoscaling);
     }
 
     #[test]
