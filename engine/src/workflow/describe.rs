@@ -26,6 +26,9 @@ use crate::workflow::{State, activity};
 /// Go's zero time, which Temporal shows as the expiration of a run that has none.
 const NEVER: Timestamp = Timestamp { seconds: -62_135_596_800, nanos: 0 };
 
+/// How many request ids describe shows of what is written, beside that of the start.
+const REQUESTS_SHOWN: usize = 1000;
+
 /// DescribeWorkflowExecution.
 pub fn describe(run: &Live, env: &Env<'_>) -> Reply {
     let state = &run.state;
@@ -190,8 +193,11 @@ fn extended(state: &State) -> WorkflowExecutionExtendedInfo {
     }
 }
 
+/// The request of the start, the newest ones, and those that wait in the buffer.
 fn requests(state: &State) -> BTreeMap<String, RequestIdInfo> {
-    let written = state.requests.iter().map(|request| {
+    let (start, others) = state.requests.split_at(state.requests.len().min(1));
+    let newest = &others[others.len().saturating_sub(REQUESTS_SHOWN)..];
+    let written = start.iter().chain(newest).map(|request| {
         let info = RequestIdInfo {
             event_type: request.event_type,
             event_id: request.event,
@@ -238,4 +244,22 @@ pub fn visibility_record(state: &State) -> Option<VisibilityRecord> {
         search_attributes: search_attributes(state),
         first_run: state.info.first_run.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workflow::RequestEvent;
+
+    #[test]
+    fn the_request_of_the_start_and_the_newest_are_shown() {
+        let one = |n: i64| RequestEvent { id: format!("r{n}"), event_type: 26, event: n };
+        let mut state = State { requests: (1..=3000).map(one).collect(), ..State::default() };
+        let shown = requests(&state);
+        assert_eq!(shown.len(), 1 + REQUESTS_SHOWN);
+        assert!(shown.contains_key("r1") && shown.contains_key("r2001"));
+        assert!(!shown.contains_key("r2000"), "an older one is known and not shown");
+        state.requests.clear();
+        assert!(requests(&state).is_empty());
+    }
 }

@@ -44,9 +44,6 @@ use crate::rows::Dirty;
 
 pub use describe::visibility_record;
 
-/// How many request ids a run remembers for describe, beside that of its start.
-const REQUESTS_SHOWN: usize = 1000;
-
 /// What the command of a worker may know beside the run.
 #[derive(Clone, Copy)]
 pub struct CommandContext<'a> {
@@ -126,7 +123,9 @@ pub struct State {
     /// ACTIVITY_TASK_STARTED.
     #[prost(uint64, tag = "21")]
     pub last_event_at: u64,
-    /// Requests that made an event: the start first, then the newest (see `REQUESTS_SHOWN`).
+    /// Requests that made an event, the start first: all of them, for a signal is accepted once
+    /// in the life of a run. `Limits::signals`, the length of a history and `Limits::state_bytes`
+    /// bound their number.
     #[prost(message, repeated, tag = "22")]
     pub requests: Vec<RequestEvent>,
     /// Builds of the workers that completed a workflow task, as the attribute BuildIds.
@@ -519,7 +518,7 @@ fn written(state: &mut State, event: &HistoryEvent, dirty: &mut Dirty) {
     apply_event(state, event, dirty);
 }
 
-/// Requests that made an event are shown by describe. Their event ids exist only now.
+/// Requests that made an event are remembered. Their event ids exist only now.
 fn note_request(state: &mut State, event: &HistoryEvent) {
     let id = match &event.attributes {
         Some(Attributes::WorkflowExecutionSignaledEventAttributes(a)) => &a.request_id,
@@ -530,9 +529,6 @@ fn note_request(state: &mut State, event: &HistoryEvent) {
     };
     if id.is_empty() {
         return;
-    }
-    if state.requests.len() > REQUESTS_SHOWN {
-        state.requests.remove(1);
     }
     let request =
         RequestEvent { id: id.clone(), event_type: event.event_type, event: event.event_id };

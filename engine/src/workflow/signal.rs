@@ -4,11 +4,12 @@
 
 use holdfast_proto::common::{Header, Link, Payloads, WorkflowExecution};
 use holdfast_proto::enums::{
-    ResourceExhaustedCause, ResourceExhaustedScope, WorkflowIdConflictPolicy as Conflict,
+    EventType, ResourceExhaustedCause, ResourceExhaustedScope, WorkflowExecutionStatus,
+    WorkflowIdConflictPolicy as Conflict,
 };
 use holdfast_proto::errordetails::ResourceExhaustedFailure;
-use holdfast_proto::history::WorkflowExecutionSignaledEventAttributes;
 use holdfast_proto::history::history_event::Attributes;
+use holdfast_proto::history::{HistoryEvent, WorkflowExecutionSignaledEventAttributes};
 use holdfast_proto::workflowservice::{
     SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest,
     StartWorkflowExecutionRequest,
@@ -19,7 +20,7 @@ use crate::env::Env;
 use crate::event::new_event;
 use crate::id_record::{RecordLive, RequestSeen};
 use crate::ids::RunId;
-use crate::input::{Halt, Reply, Target};
+use crate::input::{Halt, Reply, Started, Target};
 use crate::live::{Draft, Live};
 use crate::reject::{Code, Rejection};
 use crate::workflow::start::{Choice, Policies, begin, choose, existing};
@@ -45,7 +46,7 @@ pub fn signal(
 ) -> Result<Reply, Halt> {
     // Before anything else: a repeated call whose answer was lost must not read "not found" when
     // the run closed or left meanwhile, for it was applied (DESIGN 11).
-    if let Some(run) = draft.record.seen(&request.request_id, env.now) {
+    if let Some(run) = seen(draft, &request.request_id, env) {
         return Ok(signaled_in(draft, run));
     }
     let run = run(draft, at)?;
@@ -71,12 +72,35 @@ pub fn signal(
     Ok(signaled_in(draft, id))
 }
 
+/// The run in which a signal with this request id was accepted before: any run of the id within
+/// the window of the record (A13), and the run at hand as long as it is kept, as in Temporal.
+fn seen(draft: &Draft, request_id: &str, env: &Env<'_>) -> Option<RunId> {
+    if let Some(run) = draft.record.seen(request_id, env.now) {
+        return Some(run);
+    }
+    let run = draft.runs.first().filter(|run| run.state.exists && !run.state.deleted)?;
+    has_signal(&run.state, request_id).then_some(run.run)
+}
+
+/// Whether a signal of this request is in the history of a run or waits in its buffer.
+fn has_signal(state: &State, request_id: &str) -> bool {
+    const SIGNALED: i32 = EventType::WorkflowExecutionSignaled as i32;
+    let waiting = |event: &HistoryEvent| match &event.attributes {
+        Some(Attributes::WorkflowExecutionSignaledEventAttributes(a)) => a.request_id == request_id,
+        _ => false,
+    };
+    !request_id.is_empty()
+        && (state.requests.iter().any(|r| r.event_type == SIGNALED && r.id == request_id)
+            || state.buffered.iter().any(waiting))
+}
+
 fn signaled_in(draft: &Draft, run: RunId) -> Reply {
     let (workflow_id, run_id) = (draft.key.id.to_string(), run.to_string());
     Reply::Signaled(Box::new(WorkflowExecution { workflow_id, run_id }))
 }
 
-/// A request id is honoured once per workflow id, whichever run it met (A13).
+/// A request id is honoured once per workflow id, whichever run it met (A13); within that run also
+/// when the record has forgotten it, see [`seen`].
 fn remember(record: &mut RecordLive, run: RunId, signal: &Signal, env: &Env<'_>) {
     if !signal.request_id.is_empty() {
         let (id, run) = (signal.request_id.clone(), run.0.to_vec());
@@ -126,8 +150,8 @@ pub fn with_start(
         request.workflow_id_conflict_policy(),
         Conflict::UseExisting,
     );
-    if draft.record.seen(&request.request_id, env.now).is_some() {
-        return Ok(existing(draft, false, false, None));
+    if let Some(run) = seen(draft, &request.request_id, env) {
+        return Ok(known(draft, run));
     }
     let choice = choose(draft, &request.request_id, &policies)?;
     let (start, signal) = split(request);
@@ -146,6 +170,21 @@ pub fn with_start(
             }
             Ok(existing(draft, true, false, None))
         }
+    }
+}
+
+/// The answer to a repeated call: the run that its signal went to, whatever became of it since.
+fn known(draft: &Draft, run: RunId) -> Reply {
+    match existing(draft, false, false, None) {
+        // What is known of another run than the current one is its id alone. It ended: an open
+        // one is the current one.
+        Reply::Started(current) if current.run != run => Reply::Started(Box::new(Started {
+            run,
+            first_run: run,
+            status: WorkflowExecutionStatus::Unspecified,
+            ..*current
+        })),
+        current => current,
     }
 }
 

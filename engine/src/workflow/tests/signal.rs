@@ -6,7 +6,7 @@ use holdfast_proto::taskqueue::TaskQueue;
 use holdfast_proto::workflowservice as rpc;
 
 use super::{cancel, complete_run, idle, marker, terminate};
-use crate::input::Input;
+use crate::input::{Input, Reply};
 use crate::testing::World;
 
 fn with_start(
@@ -394,4 +394,54 @@ fn with_start_delay_and_while_delayed() {
 => existing run
 ",
     );
+}
+
+#[test]
+fn a_repeated_signal_is_known_as_long_as_its_run() {
+    let mut w = idle();
+    w.signal("s", "first");
+    // The window is over: the record has forgotten it.
+    w.wait(601.0);
+    w.signal("s", "second");
+    assert_eq!(w.record.recent.len(), 1);
+    w.crash();
+    assert_eq!(w.signal("s", "first"), "=> signaled\n");
+    assert_eq!(with_start(&mut w, "first", |_| {}), "=> existing run\n");
+    // So it is while it waits in the buffer, and once it was written from there.
+    let task = w.poll();
+    w.signal("s", "late");
+    w.wait(601.0);
+    assert_eq!(w.signal("s", "late"), "=> signaled\n");
+    w.complete(&task.token, Vec::new());
+    assert_eq!(w.signal("s", "late"), "=> signaled\n");
+    assert_eq!(w.state().signals, 3);
+    // A start's request id is another matter.
+    assert!(w.signal("s", "start-1").contains("WORKFLOW_EXECUTION_SIGNALED"));
+    terminate(&mut w, "");
+    w.wait(601.0);
+    assert_eq!(w.signal("s", "first"), "=> signaled\n");
+    let refused = w.signal("s", "never seen");
+    assert_eq!(refused, "=> NotFound: workflow execution already completed\n");
+}
+
+#[test]
+fn a_repeated_signal_with_start_answers_the_run_that_it_met() {
+    let mut w = World::new();
+    with_start(&mut w, "r1", |_| {});
+    let first = w.current();
+    terminate(&mut w, "");
+    with_start(&mut w, "r2", |_| {});
+    assert_ne!(w.current(), first);
+    let mut request = rpc::SignalWithStartWorkflowExecutionRequest {
+        workflow_id: "wf".to_owned(),
+        request_id: "r1".to_owned(),
+        ..Default::default()
+    };
+    let answer = w.decide(Input::SignalWithStart(Box::new(request.clone())));
+    let Ok(Reply::Started(started)) = answer else { panic!("{answer:?}") };
+    assert_eq!((started.run, started.first_run, started.started), (first, first, false));
+    request.request_id = "r2".to_owned();
+    let answer = w.decide(Input::SignalWithStart(Box::new(request)));
+    let Ok(Reply::Started(started)) = answer else { panic!("{answer:?}") };
+    assert_eq!(started.run, w.current());
 }
