@@ -184,3 +184,31 @@ fn a_lost_start_is_not_taken_up_after_any_other_change() {
 ",
     );
 }
+
+#[test]
+fn sticky_without_a_timeout_falls_back_at_once() {
+    let mut w = World::new();
+    w.start();
+    let task = w.poll();
+    let mut request = completion(Vec::new());
+    request.sticky_attributes = Some(StickyExecutionAttributes {
+        worker_task_queue: Some(TaskQueue { name: "sticky".to_owned(), ..TaskQueue::default() }),
+        schedule_to_start_timeout: None,
+    });
+    w.complete_with(&task.token, request);
+    w.signal("s", "r");
+    w.forget();
+    // As the reference does; a worker that waits there may still be faster.
+    w.due();
+    w.expect(
+        "
+> 0.000 due
+  7 WORKFLOW_TASK_TIMED_OUT of 6 0 ScheduleToStart
+  8 WORKFLOW_TASK_SCHEDULED queue attempt 1 timeout 10s
+  row - Workflow sticky of 6 attempt 1 stamp 0 at 0.000 sticky
+  row + Workflow queue of 8 attempt 1 stamp 0 at 0.000
+  deadline none
+=> done
+",
+    );
+}

@@ -79,7 +79,7 @@ pub struct WorkflowTask {
     /// That queue is the sticky one.
     #[prost(bool, tag = "9")]
     pub sticky: bool,
-    /// Schedule to start, in nanoseconds; 0 for none. Only on sticky queues.
+    /// Schedule to start, in nanoseconds. Only on sticky queues, where 0 is no time at all.
     #[prost(uint64, tag = "10")]
     pub schedule_to_start: u64,
     /// Counts changes of its shape, so that offers of the old one are recognised.
@@ -151,7 +151,7 @@ pub struct StickySet {
     /// The worker's own queue; empty clears stickiness.
     #[prost(string, tag = "1")]
     pub queue: String,
-    /// How long a task may wait there, in nanoseconds; 0 for ever.
+    /// How long a task may wait there, in nanoseconds; 0 is not at all.
     #[prost(uint64, tag = "2")]
     pub timeout: u64,
 }
@@ -254,9 +254,11 @@ pub fn deadline(state: &State) -> Option<Hlc> {
 
 fn task_deadline(task: &WorkflowTask) -> Option<Hlc> {
     let after = |from: u64, nanos: u64| Some(Hlc(from.saturating_add(nanos)));
-    match (task.started, task.schedule_to_start) {
-        (0, 0) => None,
-        (0, wait) => after(task.scheduled_at, wait),
+    match (task.started, task.sticky) {
+        // Without a timeout of its own it is due at once, as in Temporal: it would wait for ever
+        // for a worker that died.
+        (0, true) => after(task.scheduled_at, task.schedule_to_start),
+        (0, false) => None,
         _ => after(task.started_at, task.timeout),
     }
 }
