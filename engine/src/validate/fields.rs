@@ -16,7 +16,7 @@ pub const MAX_DURATION: u64 = 100 * 365 * 24 * 3600 * 1_000_000_000;
 /// The priority of what has none.
 pub const DEFAULT_PRIORITY: u8 = 3;
 /// The last of the priorities; 1 is the first.
-pub const LOWEST_PRIORITY: u8 = 5;
+const LOWEST_PRIORITY: u8 = 5;
 
 const FAIRNESS_KEY_BYTES: usize = 64;
 const RESERVED_PREFIX: &str = "/_sys/";
@@ -81,6 +81,15 @@ pub fn priority(priority: Option<&Priority>) -> Result<(), Rejection> {
     Ok(())
 }
 
+/// The level of a task: 1 first, [`LOWEST_PRIORITY`] last. No key is the default level, and what
+/// lies beyond the last level is the last, as in Temporal.
+pub fn priority_level(priority: Option<&Priority>) -> u8 {
+    match priority.map_or(0, |priority| priority.priority_key) {
+        ..=0 => DEFAULT_PRIORITY,
+        key => u8::try_from(key).unwrap_or(LOWEST_PRIORITY).min(LOWEST_PRIORITY),
+    }
+}
+
 /// Links: how many, how large, and that they lead somewhere.
 pub fn links(links: &[Link], limits: &Limits) -> Result<(), Rejection> {
     let (count, most) = (links.len(), limits.links);
@@ -122,5 +131,20 @@ pub fn is_null(payload: &Payload) -> bool {
         Some(b"binary/null") => true,
         Some(b"json/plain") => matches!(payload.data.trim_ascii(), b"null" | b"[]"),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_priority_beyond_the_last_level_is_the_last() {
+        let level = |priority_key| {
+            priority_level(Some(&Priority { priority_key, ..Priority::default() }))
+        };
+        let keys = [-1, 0, 1, 3, 5, 6, 255, 256, 300, i32::MAX];
+        assert_eq!(keys.map(level), [3, 3, 1, 3, 5, 5, 5, 5, 5, 5]);
+        assert_eq!(priority_level(None), DEFAULT_PRIORITY);
     }
 }

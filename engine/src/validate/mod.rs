@@ -31,7 +31,7 @@ use crate::retry;
 use holdfast_proto::errordetails::NotFoundFailure;
 
 pub use fields::{
-    DEFAULT_PRIORITY, LOWEST_PRIORITY, MAX_DURATION, capped, duration, is_null, links, priority,
+    DEFAULT_PRIORITY, MAX_DURATION, capped, duration, is_null, links, priority, priority_level,
     task_queue,
 };
 

@@ -32,7 +32,7 @@ use holdfast_proto::workflow::PendingActivityInfo;
 use crate::ids::{EventId, Hlc};
 use crate::live::{Live, TaskType};
 use crate::rows::{BacklogRow, Dirty};
-use crate::validate::{DEFAULT_PRIORITY, LOWEST_PRIORITY, duration};
+use crate::validate::{duration, priority_level};
 use crate::workflow::State;
 
 pub use attempt::{canceled, completed, failed, grant, heartbeat, materialise};
@@ -219,12 +219,10 @@ pub fn backlog_row(state: &State, id: EventId) -> Option<BacklogRow> {
         return None;
     }
     let activity = state.activities.get(&id).filter(|activity| !activity.is_started())?;
-    let key = priority(state, activity).map_or(0, |p| p.priority_key);
-    let level = u8::try_from(key).unwrap_or(LOWEST_PRIORITY).min(LOWEST_PRIORITY);
     Some(BacklogRow {
         queue: activity.task_queue.clone(),
         task: TaskType::Activity,
-        priority: if level == 0 { DEFAULT_PRIORITY } else { level },
+        priority: priority_level(priority(state, activity).as_ref()),
         at: Hlc(activity.attempt_at),
         scheduled: id,
         stamp: activity.stamp,

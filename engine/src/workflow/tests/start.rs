@@ -1,5 +1,6 @@
 //! Starting: events, timeouts, id policies, request ids, start delays, eager first tasks.
 
+use holdfast_proto::common::Priority;
 use holdfast_proto::enums::{WorkflowIdConflictPolicy as Conflict, WorkflowIdReusePolicy as Reuse};
 use holdfast_proto::history::history_event::Attributes;
 use holdfast_proto::workflow::OnConflictOptions;
@@ -427,4 +428,13 @@ fn a_repeated_start_gets_no_task_that_another_worker_polled_later() {
     let known = w.decide(Input::Start(Box::new(request)));
     let Ok(Reply::Started(again)) = known else { panic!("known") };
     assert!(again.started && again.eager.is_none());
+}
+
+#[test]
+fn a_priority_beyond_the_last_level_is_the_last() {
+    let mut w = World::new();
+    let mut request = w.start_request();
+    request.priority = Some(Priority { priority_key: 300, ..Priority::default() });
+    w.say(Input::Start(Box::new(request)));
+    assert_eq!(w.live().rows.workflow_task.as_ref().map(|row| row.priority), Some(5));
 }

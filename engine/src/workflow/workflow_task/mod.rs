@@ -34,6 +34,7 @@ use crate::ids::{EventId, Hlc, Uuid};
 use crate::limits::Limits;
 use crate::live::{Live, TaskType};
 use crate::rows::{BacklogRow, Dirty};
+use crate::validate::{duration, priority_level};
 use crate::workflow::State;
 
 /// Who the server is in events that it causes by itself.
@@ -269,19 +270,13 @@ pub fn backlog_row(state: &State) -> Option<BacklogRow> {
     Some(BacklogRow {
         queue: task.queue.clone(),
         task: TaskType::Workflow,
-        priority: priority(state),
+        priority: priority_level(state.info.priority.as_ref()),
         at: Hlc(task.scheduled_at),
         scheduled: task.scheduled,
         stamp: task.stamp,
         attempt: task.attempt,
         sticky: task.sticky,
     })
-}
-
-/// The workflow's priority, 1 to 5.
-fn priority(state: &State) -> u8 {
-    let key = state.info.priority.as_ref().map_or(0, |priority| priority.priority_key);
-    u8::try_from(key).ok().filter(|key| *key != 0).unwrap_or(3).min(5)
 }
 
 // Changes.
@@ -302,7 +297,7 @@ pub fn scheduled(
         attempt: a.attempt as u32,
         scheduled_at: at,
         original_scheduled_at: beat.map_or(at, |beat| beat.since),
-        timeout: nanos(a.start_to_close_timeout.as_ref()),
+        timeout: duration(a.start_to_close_timeout.as_ref()).unwrap_or(0),
         queue: queue.name,
         sticky,
         schedule_to_start: state.sticky.as_ref().filter(|_| sticky).map_or(0, |s| s.timeout),
@@ -310,11 +305,6 @@ pub fn scheduled(
     });
     state.first_task_at = 0;
     touched(dirty);
-}
-
-fn nanos(duration: Option<&prost_types::Duration>) -> u64 {
-    let nanos = duration.and_then(|d| holdfast_proto::duration_nanos(d).ok()).unwrap_or(0);
-    u64::try_from(nanos).unwrap_or(0)
 }
 
 /// STARTED.
