@@ -154,11 +154,10 @@ fn reported(problem: &Problem) -> [String; 2] {
 }
 
 fn keyword_list(values: &[String]) -> Payload {
-    let quoted: Vec<_> = values.iter().map(|value| format!("{value:?}")).collect();
     let metadata = [("encoding", "json/plain"), ("type", "KeywordList")];
     Payload::encode_from(&decoded::Payload {
         metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect(),
-        data: format!("[{}]", quoted.join(",")).into(),
+        data: serde_json::Value::from(values.to_vec()).to_string().into(),
         ..decoded::Payload::default()
     })
 }
@@ -250,6 +249,15 @@ pub fn visibility_record(state: &State) -> Option<VisibilityRecord> {
 mod tests {
     use super::*;
     use crate::workflow::RequestEvent;
+
+    #[test]
+    fn a_keyword_list_is_json_whatever_the_build_is_called() {
+        let odd = ["plain", "quote\" back\\slash", "bell\u{7}", "del\u{7f}\u{200b}ü"];
+        let odd = odd.map(str::to_owned);
+        let data = keyword_list(&odd).decode().expect("decodes").data;
+        assert_eq!(serde_json::from_slice::<Vec<String>>(&data).expect("JSON"), odd);
+        assert_eq!(&keyword_list(&odd[..1]).decode().expect("decodes").data[..], b"[\"plain\"]");
+    }
 
     #[test]
     fn the_request_of_the_start_and_the_newest_are_shown() {
