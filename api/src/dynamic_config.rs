@@ -67,6 +67,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("limit.memosize.warn", Accepted),
     // Entries of the log take no longer ones (and nor do Temporal's databases).
     ("limit.maxidlength", Count(|s, n| s.limits.id_bytes = size(n).min(EXECUTION_ID_BYTES))),
+    ("limit.workerbuildidsize", Count(|s, n| s.limits.build_id_bytes = size(n))),
     ("limit.historysize.suggestcontinueasnew", Count(|s, n| s.limits.history_bytes_suggest = n)),
     ("limit.historysize.warn", Accepted),
     ("limit.historysize.error", Count(|s, n| s.limits.history_bytes_max = n)),

@@ -13,6 +13,8 @@ pub struct Limits {
     pub memo_bytes: usize,
     /// `limit.maxIDLength`: every id-like string.
     pub id_bytes: usize,
+    /// `limit.workerBuildIdSize`: the build id of a worker.
+    pub build_id_bytes: usize,
     /// `limit.historySize.suggestContinueAsNew`.
     pub history_bytes_suggest: u64,
     /// `limit.historyCount.suggestContinueAsNew`.
@@ -62,6 +64,7 @@ impl Default for Limits {
             blob_bytes_warn: 512 << 10,
             memo_bytes: 2 << 20,
             id_bytes: 1000,
+            build_id_bytes: 255,
             history_bytes_suggest: 4 << 20,
             history_events_suggest: 4096,
             history_bytes_max: 50 << 20,

@@ -246,6 +246,15 @@ impl Door<'_> {
         Ok(())
     }
 
+    fn build_id(&self, build: &str) -> Result<(), Rejection> {
+        if build.len() > self.limits.build_id_bytes {
+            return Err(Rejection::invalid(
+                "Build ID exceeds configured limit.workerBuildIdSize, use a shorter build ID.",
+            ));
+        }
+        Ok(())
+    }
+
     fn blob(&self, payloads: Option<&Payloads>) -> Result<(), Rejection> {
         if payloads.map_or(0, Message::encoded_len) > self.limits.blob_bytes {
             return Err(Rejection::invalid("Blob data size exceeds limit."));
@@ -434,6 +443,11 @@ impl Door<'_> {
         r: &rpc::RespondWorkflowTaskCompletedRequest,
     ) -> Result<(), Rejection> {
         self.too_long(&r.identity, "Identity")?;
+        self.build_id(r.worker_version_stamp.as_ref().map_or("", |v| v.build_id.as_str()))?;
+        // The run keeps these two, so they are names, of which Temporal sizes neither.
+        self.too_long(&r.binary_checksum, "BinaryChecksum")?;
+        let sticky = r.sticky_attributes.as_ref().and_then(|s| s.worker_task_queue.as_ref());
+        self.too_long(sticky.map_or("", |queue| queue.name.as_str()), "Sticky task queue")?;
         unbuilt(&[
             ("page_number", r.page_number != 0),
             ("intermediate_page", r.intermediate_page),

@@ -3,13 +3,13 @@
 use holdfast_proto::common::link::Variant;
 use holdfast_proto::common::link::WorkflowEvent;
 use holdfast_proto::common::{
-    Link, Memo, Payload, Priority, RetryPolicy, SearchAttributes, WorkflowType,
+    Link, Memo, Payload, Priority, RetryPolicy, SearchAttributes, WorkerVersionStamp, WorkflowType,
 };
 use holdfast_proto::decoded;
 use holdfast_proto::enums::{
     TaskQueueKind, WorkflowIdConflictPolicy as Conflict, WorkflowIdReusePolicy as Reuse,
 };
-use holdfast_proto::taskqueue::TaskQueue;
+use holdfast_proto::taskqueue::{StickyExecutionAttributes, TaskQueue};
 use holdfast_proto::workflow::OnConflictOptions;
 
 use super::*;
@@ -475,4 +475,40 @@ fn page_sizes_are_capped_silently() {
         [-1, 0, 7, 1000, 1001].map(|n| page_size(n, LIST_PAGE_MAX)),
         [1000, 1000, 7, 1000, 1000]
     );
+}
+
+#[test]
+fn what_a_run_keeps_of_a_completion_is_sized() {
+    type Completion = rpc::RespondWorkflowTaskCompletedRequest;
+    let check = |change: &dyn Fn(&mut Completion)| {
+        let mut request = Completion::default();
+        change(&mut request);
+        with_door(|door| door.workflow_task_completed(&request)).map_err(|r| r.message)
+    };
+    let build = |bytes: usize| {
+        let build_id = "b".repeat(bytes);
+        move |r: &mut Completion| {
+            let stamp = WorkerVersionStamp { build_id: build_id.clone(), use_versioning: false };
+            r.worker_version_stamp = Some(stamp);
+        }
+    };
+    let refused = |text: &str| Err(text.to_owned());
+    assert_eq!(check(&build(255)), Ok(()));
+    assert_eq!(
+        check(&build(256)),
+        refused("Build ID exceeds configured limit.workerBuildIdSize, use a shorter build ID.")
+    );
+    assert_eq!(check(&|r| r.binary_checksum = "c".repeat(1000)), Ok(()));
+    assert_eq!(
+        check(&|r| r.binary_checksum = "c".repeat(1001)),
+        refused("BinaryChecksum length exceeds limit.")
+    );
+    let sticky = |r: &mut Completion| {
+        let queue = TaskQueue { name: "q".repeat(1001), ..TaskQueue::default() };
+        r.sticky_attributes = Some(StickyExecutionAttributes {
+            worker_task_queue: Some(queue),
+            schedule_to_start_timeout: None,
+        });
+    };
+    assert_eq!(check(&sticky), refused("Sticky task queue length exceeds limit."));
 }

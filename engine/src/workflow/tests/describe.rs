@@ -1,11 +1,12 @@
 //! What describe and lists show.
 
+use holdfast_proto::common::WorkerVersionStamp;
 use holdfast_proto::enums::PendingWorkflowTaskState as Shown;
 use holdfast_proto::workflowservice::DescribeWorkflowExecutionResponse;
 
 use super::{cancel, complete_run, fail_task, terminate};
 use crate::input::{Input, Reply};
-use crate::testing::{EPOCH, World};
+use crate::testing::{EPOCH, World, completion};
 
 fn describe(w: &mut World) -> DescribeWorkflowExecutionResponse {
     match w.decide(Input::Describe { run: None }) {
@@ -129,4 +130,22 @@ fn not_found() {
 => NotFound: workflow execution not found for workflow ID "wf" and run ID "00000000-0000-4001-8000-000000000000"
 "#,
     );
+}
+
+#[test]
+fn builds_and_reset_points_are_bounded() {
+    let mut w = World::new();
+    w.start();
+    for n in 0..30 {
+        w.signal("s", &n.to_string());
+        let task = w.poll();
+        let mut request = completion(Vec::new());
+        let stamp = WorkerVersionStamp { build_id: format!("b{n}"), use_versioning: false };
+        request.worker_version_stamp = Some(stamp);
+        w.complete_with(&task.token, request);
+    }
+    let state = w.state();
+    assert_eq!((state.build_ids.len(), state.reset_points.len()), (20, 20));
+    assert_eq!(state.build_ids[..2], ["unversioned", "unversioned:b11"]);
+    assert_eq!(state.build_ids[19], "unversioned:b29");
 }

@@ -49,6 +49,8 @@ const ATTEMPTS_WITH_PLAIN_TIMEOUT: u32 = 3;
 const FIRST_BACKOFF: Duration = Duration::from_secs(5);
 /// How many reset points a run remembers.
 const RESET_POINTS: usize = 20;
+/// How many values BuildIds has at most; "unversioned", the first, always stays.
+const BUILD_IDS: usize = 20;
 
 /// The workflow task that waits or is in progress. Times in nanoseconds since the epoch.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -354,6 +356,9 @@ fn note_build(
     let names = ["unversioned".to_owned(), format!("unversioned:{build}")];
     for name in names.into_iter().take(if build.is_empty() { 1 } else { 2 }) {
         if !state.build_ids.contains(&name) {
+            if state.build_ids.len() >= BUILD_IDS {
+                state.build_ids.remove(1);
+            }
             state.build_ids.push(name);
             dirty.visibility = true;
         }
