@@ -155,13 +155,15 @@ pub(super) fn parse(query: &str) -> Result<Statement, FilterError> {
     if tokens.len() > MAX_TOKENS {
         return Err(FilterError::TooLong);
     }
-    Parser { tokens, at: 0, depth: 0, query }.statement()
+    Parser { tokens, at: 0, depth: 0, chained: 0, query }.statement()
 }
 
 struct Parser<'a> {
     tokens: Vec<Lexeme>,
     at: usize,
     depth: usize,
+    /// How many `IS` stood behind another.
+    chained: usize,
     query: &'a str,
 }
 
@@ -294,7 +296,13 @@ impl Parser<'_> {
             return self.deeper(|p| Ok(Node::Not(Box::new(p.negation()?))));
         }
         let mut node = self.condition()?;
+        let mut first = true;
         while self.accept("is") {
+            // `a IS NULL IS NULL ..` nests without a parenthesis: counted over the whole query.
+            self.chained += usize::from(!std::mem::take(&mut first));
+            if self.chained > MAX_DEPTH {
+                return Err(FilterError::TooDeep);
+            }
             let not = self.accept("not");
             let not_null = if self.accept("null") {
                 Some(not)
@@ -598,6 +606,10 @@ mod tests {
         assert_eq!(parse(&nested(100_000)), Err(FilterError::TooLong));
         assert_eq!(parse(&format!("{}a = 1", "NOT ".repeat(101))), Err(FilterError::TooDeep));
         assert_eq!(parse(&format!("a = {}1", "- ".repeat(101))), Err(FilterError::TooDeep));
+        let chain = |n: usize| format!("a{}", " IS NULL".repeat(n));
+        assert!(parse(&chain(MAX_DEPTH)).is_ok());
+        assert_eq!(parse(&chain(MAX_DEPTH + 2)), Err(FilterError::TooDeep));
+        assert!(parse(&vec!["a IS NULL"; 1000].join(" OR ")).is_ok(), "side by side is not deep");
         assert_eq!(parse(&" ".repeat(MAX_QUERY_BYTES + 1)), Err(FilterError::TooLong));
         assert!(parse(&vec!["a = 1"; 5000].join(" OR ")).is_ok());
     }
