@@ -1,6 +1,7 @@
 //! The search attributes of a run, as the workflow changes them.
 
 use holdfast_proto::command::UpsertWorkflowSearchAttributesCommandAttributes;
+use holdfast_proto::common::SearchAttributes;
 use holdfast_proto::enums::WorkflowTaskFailedCause as Cause;
 use holdfast_proto::history::history_event::Attributes;
 use holdfast_proto::history::{HistoryEvent, UpsertWorkflowSearchAttributesEventAttributes};
@@ -31,6 +32,10 @@ pub fn upsert(
         .map_err(|rejection| Refusal::bad(BAD, rejection.message))?;
     check::sizes(&upserted, env.limits)
         .map_err(|rejection| Refusal::too_large(BAD, rejection.message))?;
+    let mut merged = run.state.info.search_attributes.clone();
+    merge(&mut merged, upserted.indexed_fields.clone());
+    check::sizes(&SearchAttributes { indexed_fields: merged }, env.limits)
+        .map_err(|rejection| Refusal::too_large(BAD, rejection.message))?;
     let event = Attributes::UpsertWorkflowSearchAttributesEventAttributes(
         UpsertWorkflowSearchAttributesEventAttributes {
             workflow_task_completed_event_id: ctx.completed,
@@ -57,7 +62,7 @@ pub fn upserted(
 mod tests {
     use holdfast_proto::command::Command;
     use holdfast_proto::command::command::Attributes as Body;
-    use holdfast_proto::common::{Payload, SearchAttributes};
+    use holdfast_proto::common::Payload;
     use holdfast_proto::enums::CommandType;
 
     use super::*;
@@ -153,5 +158,22 @@ mod tests {
             nothing,
             "BadSearchAttributes: IndexedFields is not set on UpsertWorkflowSearchAttributesCommand."
         );
+    }
+
+    #[test]
+    fn the_merged_set_is_sized() {
+        let mut rig = Rig::start();
+        rig.world.limits.search_attributes_bytes = 60;
+        let text = |n: usize| format!("\"{}\"", "x".repeat(n));
+        // Each fits and so does one that replaces another; two together do not.
+        rig.turn(vec![upsert_of(&[("CustomKeywordField", &text(38))])]).expect("fits");
+        rig.signal();
+        rig.turn(vec![upsert_of(&[("CustomKeywordField", &text(40))])]).expect("replaces");
+        rig.signal();
+        assert_eq!(
+            rig.refused(vec![upsert_of(&[("CustomTextField", &text(10))])]),
+            "BadSearchAttributes: total size of search attributes 87 exceeds size limit 60"
+        );
+        assert!(rig.types(0).concat().ends_with("WorkflowExecutionTerminated"));
     }
 }
