@@ -412,8 +412,9 @@ fn flush_starts(draft: &mut Draft, env: &Env<'_>) -> Reply {
     Reply::Done
 }
 
-/// Everything that is due at `env.now`: timeouts of the run first, for they end it; then what
-/// may be buffered by a workflow task that times out in the same moment.
+/// Everything that is due at `env.now`: timers and activities, which a workflow task that times
+/// out in the same moment may buffer, then that task. The end of the run itself comes when its
+/// time has: what was due before it happened before it, however late the leader looks.
 fn due(draft: &mut Draft, env: &Env<'_>) -> Reply {
     let Some(run) = draft.target() else { return Reply::Gone };
     if deadline(&run.state).is_none_or(|at| at > env.now) {
@@ -423,15 +424,16 @@ fn due(draft: &mut Draft, env: &Env<'_>) -> Reply {
         return close::delete(draft, env);
     }
     make_starts_durable(run, env);
-    if close::deadline(&run.state).is_some_and(|at| at <= env.now) {
-        close::time_out(run, env);
-        return Reply::Done;
-    }
-    let news = [timer::due(run, env), activity::due(run, env)];
+    let expires = close::deadline(&run.state).filter(|at| *at <= env.now);
+    let until = expires.map_or(env.now, |at| Hlc(at.0.saturating_sub(1)));
+    let news = [timer::due(run, env, until), activity::due(run, env, until)];
     if news.contains(&true) {
         workflow_task::schedule_if_needed(run, env);
     }
-    workflow_task::due(run, env);
+    workflow_task::due(run, env, until);
+    if expires.is_some() && run.state.is_open() {
+        close::time_out(run, env);
+    }
     Reply::Done
 }
 

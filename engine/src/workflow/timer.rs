@@ -134,13 +134,13 @@ pub fn deadline(state: &State) -> Option<Hlc> {
     state.timers.values().map(|timer| Hlc(timer.fires_at)).min()
 }
 
-/// Fires what is due, in the order of time and then of start. True when anything fired.
-pub fn due(run: &mut Live, env: &Env<'_>) -> bool {
+/// Fires what is due until then, in the order of time and then of start. True when anything fired.
+pub fn due(run: &mut Live, env: &Env<'_>, until: Hlc) -> bool {
     let mut due: Vec<(u64, EventId, String)> = run
         .state
         .timers
         .iter()
-        .filter(|(_, timer)| Hlc(timer.fires_at) <= env.now)
+        .filter(|(_, timer)| Hlc(timer.fires_at) <= until)
         .map(|(id, timer)| (timer.fires_at, timer.started, id.clone()))
         .collect();
     due.sort_unstable();

@@ -5,7 +5,7 @@ use holdfast_proto::enums::{RetryState, TimeoutType};
 use holdfast_proto::history::ActivityTaskTimedOutEventAttributes;
 use holdfast_proto::history::history_event::Attributes;
 
-use super::attempt::{close, materialise, retried};
+use super::attempt::{close, retried};
 use super::{Activity, HeartbeatRearmed, after};
 use crate::change::Change;
 use crate::env::Env;
@@ -50,40 +50,36 @@ fn next(activity: &Activity) -> Option<(Hlc, TimeoutType)> {
         .min_by_key(|(at, _)| *at)
 }
 
-/// Times out what is due at `env.now`, in the order of time. True when an activity closed, so
-/// that the workflow needs a task.
-pub fn due(run: &mut Live, env: &Env<'_>) -> bool {
+/// Times out what is due until then, in the order of time. True when an activity closed, so that
+/// the workflow needs a task.
+pub fn due(run: &mut Live, env: &Env<'_>, until: Hlc) -> bool {
     let mut waiting: Vec<(Hlc, EventId)> = run
         .state
         .activities
         .iter()
         .filter_map(|(id, activity)| Some((next(activity)?.0, *id)))
-        .filter(|(at, _)| *at <= env.now)
+        .filter(|(at, _)| *at <= until)
         .collect();
     waiting.sort_unstable();
     let mut news = false;
     for (_, id) in waiting {
-        news |= time_out(run, env, id);
+        news |= time_out(run, env, id, until);
     }
     news
 }
 
 /// Everything that is due of one activity; true when it closed.
-fn time_out(run: &mut Live, env: &Env<'_>, id: EventId) -> bool {
-    // A start of the last 20 ms must not be overlooked.
-    if let Some(grant) = run.overlay.grants.remove(&id) {
-        materialise(run, id, &grant);
-    }
+fn time_out(run: &mut Live, env: &Env<'_>, id: EventId, until: Hlc) -> bool {
     loop {
         let Some(activity) = run.state.activities.get(&id) else { return true };
-        let Some((_, kind)) = next(activity).filter(|(at, _)| *at <= env.now) else {
+        let Some((_, kind)) = next(activity).filter(|(at, _)| *at <= until) else {
             return false;
         };
         if kind == TimeoutType::Heartbeat {
             // Heartbeats move no row (A16): whether one came is seen now.
             let last = activity.heartbeat_at.max(activity.started_at);
             let due = last.saturating_add(activity.heartbeat_timeout);
-            if Hlc(due) > env.now {
+            if Hlc(due) > until {
                 run.push(Change::HeartbeatRearmed(HeartbeatRearmed { scheduled: id, due }));
                 continue;
             }

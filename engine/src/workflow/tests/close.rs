@@ -6,6 +6,7 @@ use holdfast_proto::command::{
     FailWorkflowExecutionCommandAttributes,
 };
 use holdfast_proto::enums::CommandType;
+use holdfast_proto::history::history_event::Attributes as History;
 use holdfast_proto::workflowservice as rpc;
 
 use super::{complete_run, fail_task, idle, marker, payloads, terminate, timer};
@@ -332,4 +333,36 @@ fn termination_without_reason_is_filled_in() {
     };
     w.say(Input::Terminate(Box::new(request)));
     assert!(w.history().ends_with("3 WORKFLOW_EXECUTION_TERMINATED \"terminated by user via frontend\" by frontend-service\n"), "{}", w.history());
+}
+
+#[test]
+fn what_was_due_before_the_run_timed_out_comes_before_it() {
+    let mut w = World::new();
+    let mut request = w.start_request();
+    request.workflow_run_timeout = Some(holdfast_proto::duration(10_000_000_000));
+    w.say(Input::Start(Box::new(request)));
+    w.turn(vec![timer("late", 30), timer("second", 7), timer("first", 5), timer("same", 10)]);
+    // The leader was away when each of them was due.
+    w.wait(60.0);
+    w.forget();
+    let run = w.current();
+    w.say(Input::Due { run });
+    w.expect(
+        "
+> 60.000 due
+  9 TIMER_FIRED
+  10 TIMER_FIRED
+  11 WORKFLOW_TASK_SCHEDULED queue attempt 1 timeout 10s
+  12 WORKFLOW_EXECUTION_TIMED_OUT
+  leaves at 3660.000
+  deadline 3660.000
+  record current run TimedOut
+=> done
+",
+    );
+    let fired = w.events().into_iter().filter_map(|event| match event.attributes {
+        Some(History::TimerFiredEventAttributes(a)) => Some(a.timer_id),
+        _ => None,
+    });
+    assert_eq!(fired.collect::<Vec<_>>(), ["first", "second"]);
 }

@@ -79,14 +79,14 @@ pub fn time_out(run: &mut Live, env: &Env<'_>, timeout: TimeoutType) {
     retry(run, env, next);
 }
 
-/// The end of a start delay, and timeouts of the task.
-pub fn due(run: &mut Live, env: &Env<'_>) {
+/// The end of a start delay, and timeouts of the task, that are due until then.
+pub fn due(run: &mut Live, env: &Env<'_>, until: Hlc) {
     let first = run.state.first_task_at;
-    if first != 0 && Hlc(first) <= env.now {
+    if first != 0 && Hlc(first) <= until {
         schedule_now(run, env);
     }
     match &run.state.workflow_task {
-        Some(task) if task_deadline(task).is_some_and(|at| at <= env.now) => {
+        Some(task) if task_deadline(task).is_some_and(|at| at <= until) => {
             let started = task.started != 0;
             time_out(
                 run,
