@@ -1,11 +1,8 @@
 //! What a decision may know beside the state: the time, random ids, the namespace, the limits.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 
-use holdfast_proto::history::HistoryEvent;
-
-use crate::ids::{EventId, Hlc, NamespaceId, Uuid};
+use crate::ids::{Hlc, NamespaceId, Uuid};
 use crate::limits::Limits;
 use crate::namespace::NamespaceView;
 
@@ -19,8 +16,6 @@ pub struct Env<'a> {
     pub namespace: &'a NamespaceView,
     /// Temporal's limits, as configured.
     pub limits: &'a Limits,
-    /// Events that [`crate::needs`] asked for.
-    pub events: BTreeMap<EventId, HistoryEvent>,
     /// How many events this decision has stamped; the shard's next `now` lies above `now + stamped`.
     pub stamped: Cell<u64>,
 }

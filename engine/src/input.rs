@@ -325,8 +325,6 @@ pub struct WorkflowTaskGrant {
     pub task_queue: String,
     /// When it was scheduled.
     pub scheduled_at: Hlc,
-    /// The namespace's name is filled in by the shell.
-    pub sticky: bool,
 }
 
 /// An activity task on its way to a worker. The shell reads input and header from the event that

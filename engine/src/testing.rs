@@ -173,7 +173,6 @@ impl World {
             ids: IdSource::new(self.decisions),
             namespace: &self.namespace,
             limits: &self.limits,
-            events: BTreeMap::new(),
             stamped: std::cell::Cell::new(0),
         };
         let decided = workflow::decide(&mut draft, input, &env);

@@ -4,22 +4,6 @@
 
 use crate::ids::{Hlc, NamespaceId, RunId, Uuid};
 
-/// The purposes of sealed bytes; one is never accepted for another.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Purpose {
-    /// A task token of a workflow task.
-    WorkflowTask = 1,
-    /// A task token of an activity task.
-    ActivityTask = 2,
-    /// A page token of a history read.
-    HistoryPage = 3,
-    /// A page token of a list.
-    ListPage = 4,
-    /// A page token of a list of namespaces.
-    NamespacePage = 5,
-}
-
 /// The body of a task token: enough to tell whether the task it was given for is still that task,
 /// also for a leader that never heard of the grant (A7).
 #[derive(Clone, PartialEq, Eq, prost::Message)]

@@ -4,9 +4,7 @@ use holdfast_engine::input::Started;
 use holdfast_engine::namespace::NamespaceView;
 use holdfast_engine::{Input, Reply};
 use holdfast_proto::common::Link;
-use holdfast_proto::common::link::workflow_event::{
-    EventReference, Reference, RequestIdReference,
-};
+use holdfast_proto::common::link::workflow_event::{EventReference, Reference, RequestIdReference};
 use holdfast_proto::common::link::{Variant, WorkflowEvent};
 use holdfast_proto::enums::EventType;
 use holdfast_proto::workflowservice as rpc;
@@ -123,18 +121,21 @@ mod tests {
             attached: true,
             eager: None,
         };
-        let reference = |started: &Started| {
-            match started_link(&namespace, "wf", started, "second".to_owned()).variant {
+        let reference =
+            |started: &Started| match started_link(&namespace, "wf", started, "second".to_owned())
+                .variant
+            {
                 Some(Variant::WorkflowEvent(event)) => event.reference,
                 other => panic!("{other:?}"),
-            }
-        };
+            };
         let attached = RequestIdReference {
             request_id: "second".to_owned(),
             event_type: EventType::WorkflowExecutionOptionsUpdated.into(),
         };
         assert_eq!(reference(&started), Some(Reference::RequestIdRef(attached)));
         started.attached = false;
-        assert!(matches!(reference(&started), Some(Reference::EventRef(event)) if event.event_id == 1));
+        assert!(
+            matches!(reference(&started), Some(Reference::EventRef(event)) if event.event_id == 1)
+        );
     }
 }

@@ -18,8 +18,6 @@ use crate::ids::{EventId, Hlc, RunId};
 
 /// Priorities, the first the most urgent.
 pub const PRIORITIES: std::ops::RangeInclusive<u8> = 1..=5;
-/// The priority of a task that says none.
-pub const DEFAULT_PRIORITY: u8 = 3;
 
 /// The place of a task in its queue; the end of its row's key (DESIGN 5).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

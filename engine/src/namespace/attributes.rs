@@ -9,7 +9,7 @@ use super::registry::Registry;
 use crate::reject::Rejection;
 use crate::visibility::attribute::{Kind, column_kind, columns, is_reserved, system_kind};
 
-/// Longest name, in bytes (`limit.maxIDLength`).
+/// Longest name, also of a namespace, in bytes (`limit.maxIDLength`).
 pub const MAX_NAME_BYTES: usize = 1000;
 
 /// The namespace of an operator's request, whose refusal differs in a word.

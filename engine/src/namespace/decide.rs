@@ -9,7 +9,7 @@ use holdfast_proto::workflowservice as rpc;
 use prost::Message;
 use prost_types::Duration;
 
-use super::attributes;
+use super::attributes::{self, MAX_NAME_BYTES};
 use super::record::{BadBinary, NamespaceRecord, RegistryChange, TokenKey};
 use super::registry::Registry;
 use super::show::updated;
@@ -19,8 +19,6 @@ use crate::env::IdSource;
 use crate::ids::{Hlc, NamespaceId, Uuid};
 use crate::reject::{Code, Rejection};
 
-/// Longest name, in bytes (`limit.maxIDLength`).
-pub const MAX_NAME_BYTES: usize = 1000;
 /// Shortest retention, in nanoseconds.
 pub const MIN_RETENTION: i64 = 3600 * 1_000_000_000;
 /// Most namespaces.

@@ -18,7 +18,7 @@ pub const DEFAULT_PAGE: usize = 100;
 /// The greatest page.
 pub const MAX_PAGE: usize = 1000;
 
-/// The body of the page token; sealed outside with [`crate::token::Purpose::NamespacePage`].
+/// The body of the page token; sealed outside.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct NamespacePage {
     /// The name of the last namespace shown.

@@ -140,9 +140,8 @@ mod tests {
 
     #[test]
     fn a_priority_beyond_the_last_level_is_the_last() {
-        let level = |priority_key| {
-            priority_level(Some(&Priority { priority_key, ..Priority::default() }))
-        };
+        let level =
+            |priority_key| priority_level(Some(&Priority { priority_key, ..Priority::default() }));
         let keys = [-1, 0, 1, 3, 5, 6, 255, 256, 300, i32::MAX];
         assert_eq!(keys.map(level), [3, 3, 1, 3, 5, 5, 5, 5, 5, 5]);
         assert_eq!(priority_level(None), DEFAULT_PRIORITY);

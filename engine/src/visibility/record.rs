@@ -42,7 +42,7 @@ impl SortKey {
     }
 }
 
-/// The body of a list's page token; sealed outside with [`crate::token::Purpose::ListPage`].
+/// The body of a list's page token; sealed outside.
 ///
 /// It says where the next page begins and nothing about the query: as in the reference, the next
 /// page may ask something else.

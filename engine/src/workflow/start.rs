@@ -29,6 +29,7 @@ use crate::input::{Halt, Reply, Started, WorkflowTaskGrant};
 use crate::live::{Draft, Live};
 use crate::reject::{Code, Rejection};
 use crate::rows::Dirty;
+use crate::validate::duration;
 use crate::workflow::close::{Termination, terminate};
 use crate::workflow::workflow_task::{given, normal_queue, schedule_if_needed, start_inline};
 use crate::workflow::{RequestEvent, RunInfo, State, make_starts_durable};
@@ -317,9 +318,9 @@ impl Timeouts {
     }
 }
 
-fn nanos(duration: Option<&Duration>) -> u64 {
-    let nanos = duration.and_then(|d| holdfast_proto::duration_nanos(d).ok()).unwrap_or(0);
-    u64::try_from(nanos).unwrap_or(0)
+/// A duration that the door has checked, in nanoseconds.
+fn nanos(value: Option<&Duration>) -> u64 {
+    duration(value).unwrap_or(0)
 }
 
 // Changes.

@@ -1,8 +1,8 @@
 //! Deciding: load what an input concerns, call the engine, take in what it pushed.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
@@ -67,7 +67,6 @@ impl Serving {
                 ids: IdSource::new(self.host.rng.next_u64()),
                 namespace,
                 limits: &self.limits,
-                events: BTreeMap::new(),
                 stamped: Cell::new(0),
             };
             let outcome =

@@ -145,7 +145,7 @@ fn gone() -> Rejection {
     .with(&NotFoundFailure::default())
 }
 
-/// The activity that a worker means, started. A start that this leader never heard of is made
+/// The activity that a worker means, started; grants of this leader are durable by now. A start that this leader never heard of is made
 /// durable from the token when the same attempt still waits and nobody else has it (A7).
 fn held(run: &mut Live, who: &ActivityRef) -> Result<EventId, Rejection> {
     let scheduled = named(run, who)?;
@@ -153,9 +153,6 @@ fn held(run: &mut Live, who: &ActivityRef) -> Result<EventId, Rejection> {
         ActivityRef::Token(token) => Some(token),
         ActivityRef::ById { .. } => None,
     };
-    if let Some(grant) = run.overlay.grants.remove(&scheduled) {
-        materialise(run, scheduled, &grant);
-    }
     let activity = run.state.activities.get(&scheduled).ok_or_else(gone)?;
     if let Some(token) = token {
         if !activity.is_started() {
@@ -203,11 +200,8 @@ pub fn completed(
 ) -> Result<Reply, Halt> {
     if let ActivityRef::ById { .. } = who {
         let scheduled = named(run, who)?;
-        let granted = run.overlay.grants.contains_key(&scheduled);
-        if !granted {
-            // The start that never was: by whoever completes it, without a request id.
-            start_durably(run, scheduled, env.now, Uuid::NIL, &request.identity);
-        }
+        // The start that never was: by whoever completes it, without a request id.
+        start_durably(run, scheduled, env.now, Uuid::NIL, &request.identity);
     }
     let scheduled = held(run, who)?;
     if size(request.result.as_ref()) > env.limits.blob_bytes {

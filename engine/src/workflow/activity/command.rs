@@ -25,7 +25,7 @@ use crate::limits::Limits;
 use crate::live::Live;
 use crate::reject::Rejection;
 use crate::retry;
-use crate::validate::{self, duration};
+use crate::validate::{self, capped, duration};
 use crate::workflow::CommandContext;
 
 /// The details of an activity that was cancelled before any worker had it.
@@ -150,23 +150,18 @@ fn timeouts(
         )));
     };
     // None of them reaches beyond the whole, and the whole not beyond the run.
-    let whole = within(whole, run_timeout);
-    let start_to_close = if start_to_close == 0 { whole } else { within(start_to_close, whole) };
+    let whole = capped(whole, run_timeout);
+    let start_to_close = if start_to_close == 0 { whole } else { capped(start_to_close, whole) };
     Ok(Timeouts {
         schedule_to_close: whole,
         schedule_to_start: if schedule_to_start == 0 {
             whole
         } else {
-            within(schedule_to_start, whole)
+            capped(schedule_to_start, whole)
         },
         start_to_close,
-        heartbeat: within(heartbeat, start_to_close),
+        heartbeat: capped(heartbeat, start_to_close),
     })
-}
-
-/// `timeout`, at most `limit` where there is one.
-fn within(timeout: u64, limit: u64) -> u64 {
-    if limit == 0 { timeout } else { timeout.min(limit) }
 }
 
 /// RequestCancelActivityTask. True when the activity was not running, so that it is cancelled

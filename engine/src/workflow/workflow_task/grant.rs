@@ -63,7 +63,6 @@ pub fn grant(
         tail,
         task_queue: run.state.info.task_queue.clone(),
         scheduled_at: if plan.renewed { grant.at } else { Hlc(task.scheduled_at) },
-        sticky,
     };
     run.overlay.grants.insert(scheduled, grant);
     Reply::WorkflowTask(Box::new(reply))
@@ -280,7 +279,6 @@ pub fn given(run: &Live, key: &ExecutionKey) -> Option<WorkflowTaskGrant> {
         tail: Vec::new(),
         task_queue: run.state.info.task_queue.clone(),
         scheduled_at: Hlc(task.scheduled_at),
-        sticky: run.state.previous_started != 0,
     })
 }
 
