@@ -140,8 +140,9 @@ pub struct NamespaceRecord {
 /// A custom search attribute.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct CustomAttribute {
-    /// Names it in indexes; never given again, so that a removed attribute's values cannot come
-    /// back under a new one.
+    /// Never given again, so that an index by it could not mistake a new attribute for one that
+    /// was removed. Nothing is kept by it yet: runs hold values by name, and those of a removed
+    /// attribute are there again when one of the same name is added, as in Temporal.
     #[prost(uint32, tag = "1")]
     pub id: u32,
     /// Its name.
