@@ -77,6 +77,8 @@ const KEYS: &[(&str, Effect)] = &[
     ),
     ("limit.historycount.warn", Accepted),
     ("limit.historycount.error", Count(|s, n| s.limits.history_events_max = events(n))),
+    ("limit.mutablestatesize.error", Count(|s, n| s.limits.state_bytes = n)),
+    ("limit.mutablestatesize.warn", Accepted),
     ("limit.numpendingactivities.error", Count(|s, n| s.limits.pending_activities = size(n))),
     ("limit.historymaxpagesize", Count(|s, n| s.history_page_max = size(n).max(1))),
     ("history.maximumsignalsperexecution", Count(|s, n| s.limits.signals = n)),

@@ -112,6 +112,28 @@ impl Change {
         }
     }
 
+    /// How many bytes the body of the wire form has.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Change::Event(event) | Change::Buffered(event) => event.encoded_len(),
+            Change::BufferFlushed(b) => b.encoded_len(),
+            Change::BufferDropped(b) => b.encoded_len(),
+            Change::TaskAttempt(b) => b.encoded_len(),
+            Change::TaskStarted(b) => b.encoded_len(),
+            Change::TaskUnstarted(b) => b.encoded_len(),
+            Change::StickySet(b) => b.encoded_len(),
+            Change::AttemptStarted(b) => b.encoded_len(),
+            Change::AttemptRetried(b) => b.encoded_len(),
+            Change::Heartbeated(b) => b.encoded_len(),
+            Change::HeartbeatRearmed(b) => b.encoded_len(),
+            Change::RequestSeen(b) => b.encoded_len(),
+            Change::CurrentRun(b) => b.encoded_len(),
+            Change::RetentionSet(b) => b.encoded_len(),
+            Change::StartedBy(b) => b.encoded_len(),
+            Change::RunDeleted => 0,
+        }
+    }
+
     /// From the wire form. An unknown tag is an error: a node that does not know it must not lead.
     pub fn decode(tag: u16, body: &[u8]) -> Result<Change, DecodeError> {
         Ok(match tag {

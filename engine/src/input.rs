@@ -88,6 +88,12 @@ pub enum Input {
         /// without it starts of the last 20 ms would be handed out again.
         overlay: Box<Overlay>,
     },
+    /// The second half of a decision that would have taken the state of a run over its limit: its
+    /// draft was discarded, this ends the run.
+    Overgrown {
+        /// The run.
+        run: RunId,
+    },
     /// RespondWorkflowTaskFailed.
     WorkflowTaskFailed {
         /// The opened token.

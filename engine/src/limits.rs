@@ -23,6 +23,8 @@ pub struct Limits {
     pub history_bytes_max: u64,
     /// `limit.historyCount.error`: the run is terminated.
     pub history_events_max: i64,
+    /// `limit.mutableStateSize.error`: what a run remembers; the run is terminated.
+    pub state_bytes: u64,
     /// `limit.numPendingActivities.error`.
     pub pending_activities: usize,
     /// `history.maximumSignalsPerExecution`.
@@ -69,6 +71,7 @@ impl Default for Limits {
             history_events_suggest: 4096,
             history_bytes_max: 50 << 20,
             history_events_max: 51_200,
+            state_bytes: 8 << 20,
             pending_activities: 2000,
             signals: 10_000,
             buffered_events: 100,

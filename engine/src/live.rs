@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use holdfast_proto::enums::{EventType, TaskQueueKind};
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::history::history_event::Attributes;
+use prost::Message;
 
 use crate::change::{BufferFlushed, Change};
 use crate::env::Env;
@@ -68,7 +69,27 @@ pub struct Live {
     pub dirty: Dirty,
     /// The rows that the log says exist, for the diff; kept by the shard.
     pub rows: RowSet,
+    /// How large the state is, from above.
+    pub size: Size,
 }
+
+/// A bound of the encoded size of a state that costs nothing to keep: what was measured last, and
+/// what was pushed since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Size {
+    measured: u64,
+    grown: u64,
+}
+
+impl Size {
+    /// The state is no larger than this.
+    pub fn bound(self) -> u64 {
+        self.measured + self.grown
+    }
+}
+
+/// What a change may add to a state beside its own bytes: times, ids, texts that it implies.
+const CHANGE_OVERHEAD: u64 = 512;
 
 impl Live {
     /// A run of which nothing is written yet.
@@ -80,19 +101,37 @@ impl Live {
             changes: Vec::new(),
             dirty: Dirty::default(),
             rows: RowSet::default(),
+            size: Size::default(),
         }
     }
 
     /// A run as loaded: its rows are those that its state implies.
     pub fn loaded(run: RunId, state: State) -> Live {
         let rows = crate::rows::all(&state);
-        Live { rows, state, ..Live::new(run) }
+        let size = Size { measured: state.encoded_len() as u64, grown: 0 };
+        Live { rows, state, size, ..Live::new(run) }
     }
 
     /// Records and applies at once: the only mutator of `state`.
     pub fn push(&mut self, change: Change) {
+        let written = self.state.history_bytes;
         workflow::apply(&mut self.state, &change, &mut self.dirty);
+        let bytes = match &change {
+            Change::Event(_) => self.state.history_bytes - written,
+            private => private.encoded_len() as u64,
+        };
+        self.size.grown += bytes + CHANGE_OVERHEAD;
         self.changes.push(change);
+    }
+
+    /// Whether the state is larger than `limit` bytes. Measured only when what was pushed since
+    /// the last time could make it so: a state far from its limit is hardly ever encoded for this.
+    pub fn is_larger_than(&mut self, limit: u64) -> bool {
+        if self.size.bound() <= limit {
+            return false;
+        }
+        self.size = Size { measured: self.state.encoded_len() as u64, grown: 0 };
+        self.size.measured > limit
     }
 
     /// Writes an event now, with the next id, and gives the id.

@@ -1,10 +1,12 @@
-//! A world of one workflow id for tests: inputs in, text out, and two laws checked after every
+//! A world of one workflow id for tests: inputs in, text out, and three laws checked after every
 //! decision.
 //!
 //! 1. Fold is live: the changes, refolded from their encoded bytes, from the beginning and from a
 //!    checkpoint anywhere between, give the very state that the leader decided on.
 //! 2. Rows follow: applying the difference of each decision gives exactly the rows that the state
 //!    implies.
+//! 3. Everything has a size: the state of an open run is within its limit, and what a decision
+//!    makes of all runs, checkpoints included, fits [`DECISION_BYTES`].
 //!
 //! Beside them: event ids without a hole, task ids rising, event times not falling (those of
 //! activity starts aside), and nothing in the overlay of a closed run.
@@ -39,6 +41,9 @@ use crate::workflow::{self, State};
 
 /// When every world begins; times are printed as the distance from here.
 pub(crate) const EPOCH: Hlc = Hlc(1_700_000_000_000_000_000);
+
+/// What the log takes of one decision: changes, a checkpoint of each run, rows.
+const DECISION_BYTES: usize = 16 << 20;
 
 /// A run as the shard would hold it: live, and as bytes.
 #[derive(Clone)]
@@ -195,7 +200,17 @@ impl World {
 
     fn store(&mut self, draft: Draft) {
         let several = self.order.len() + draft.runs.len() > 1 && draft.runs.len() > 1;
+        let known: Vec<RunId> = self.order.clone();
+        let mut bytes = draft.record.record.encoded_len();
         for mut live in draft.runs {
+            if !live.changes.is_empty() {
+                bytes += decision_bytes(&live);
+                let size = live.state.encoded_len() as u64;
+                assert!(size <= live.size.bound(), "the bound of a state is one");
+                let small = size <= self.limits.state_bytes;
+                let looked_at = live.state.is_open() && known.contains(&live.run);
+                assert!(small || !looked_at, "an open state is within its limit");
+            }
             let changes = std::mem::take(&mut live.changes);
             let dirty = std::mem::take(&mut live.dirty);
             if !self.runs.contains_key(&live.run) {
@@ -215,6 +230,8 @@ impl World {
             check_history(&log);
             self.runs.insert(live.run, Stored { live, log });
         }
+        bytes += draft.record.changes.iter().map(Change::encoded_len).sum::<usize>();
+        assert!(bytes <= DECISION_BYTES, "a decision of {bytes} bytes; {}", self.said);
         for change in &draft.record.changes {
             let _ = writeln!(self.said, "  record {}", change_text(change));
             self.record_log.push(change.encode());
@@ -394,6 +411,16 @@ pub(crate) fn command(kind: CommandType, attributes: CommandAttributes) -> Comma
     Command { command_type: kind as i32, attributes: Some(attributes), ..Command::default() }
 }
 
+/// What a decision makes of one run: its changes, a checkpoint, and rows at their largest.
+fn decision_bytes(live: &Live) -> usize {
+    let changes: usize = live.changes.iter().map(Change::encoded_len).sum();
+    let rows = rows::all(&live.state);
+    let tasks = rows.workflow_task.iter().chain(rows.activities.values());
+    let tasks: usize = tasks.map(|row| row.queue.len() + 100).sum();
+    let visible = rows.visibility.map_or(0, |record| record.encoded_len());
+    changes + live.state.encoded_len() + tasks + visible
+}
+
 fn decoded(tag: u16, body: &[u8]) -> Change {
     Change::decode(tag, body).expect("what was written can be read")
 }
@@ -468,6 +495,7 @@ fn input_text(input: &Input) -> String {
             request.commands.len()
         ),
         Input::WorkflowTaskRefused { .. } => "refused".to_owned(),
+        Input::Overgrown { .. } => "overgrown".to_owned(),
         Input::WorkflowTaskFailed { token, .. } => {
             format!("failed {} {} attempt {}", token.scheduled, token.started, token.attempt)
         }

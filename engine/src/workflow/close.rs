@@ -247,6 +247,23 @@ pub fn enforce_history_limits(run: &mut Live, env: &Env<'_>) {
     }
 }
 
+/// The run, when this decision took its state over the limit. As in Temporal nothing of such a
+/// decision counts, so that no state is ever larger, and the run ends instead. A run that the
+/// decision created is as small as its request, and looked at by the next one.
+pub fn overgrown(run: &mut Live, env: &Env<'_>) -> Option<RunId> {
+    let looked_at = !run.changes.is_empty() && run.state.is_open();
+    (looked_at && run.is_larger_than(env.limits.state_bytes)).then_some(run.run)
+}
+
+/// Ends a run whose state would have become too large; the caller whose decision that was is told.
+pub fn end_overgrown(run: &mut Live, env: &Env<'_>) -> Result<Reply, Halt> {
+    const REASON: &str = "Workflow mutable state size exceeds limit.";
+    if run.state.is_open() {
+        terminate(run, Termination::by_server(REASON), env);
+    }
+    Err(Rejection::invalid(REASON).into())
+}
+
 /// A run that closed leaves when the namespace's retention is over.
 pub fn set_retention(run: &mut Live, env: &Env<'_>) {
     let state = &run.state;

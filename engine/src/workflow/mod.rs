@@ -241,6 +241,7 @@ pub fn target(input: &Input) -> Target {
         | Input::FlushStarts { run }
         | Input::StickyUnavailable { run, .. }
         | Input::Due { run }
+        | Input::Overgrown { run }
         | Input::Delete { run } => Target::Run(*run),
         Input::WorkflowTaskCompleted { token, .. }
         | Input::WorkflowTaskRefused { token, .. }
@@ -277,11 +278,16 @@ fn in_chain(first_run: &str, execution: Option<&WorkflowExecution>) -> Target {
 ///
 /// On `Halt::Discard` the caller throws the draft away and decides what it carries instead.
 pub fn decide(draft: &mut Draft, input: Input, env: &Env<'_>) -> Result<Reply, Halt> {
+    let known = draft.runs.len();
     let decided = dispatch(draft, input, env);
-    if !matches!(decided, Err(Halt::Discard(_))) {
-        settle(draft, env);
+    if matches!(decided, Err(Halt::Discard(_))) {
+        return decided;
     }
-    decided
+    settle(draft, env);
+    match draft.runs[..known].iter_mut().find_map(|run| close::overgrown(run, env)) {
+        Some(run) => Err(Halt::Discard(Box::new(Input::Overgrown { run }))),
+        None => decided,
+    }
 }
 
 fn dispatch(draft: &mut Draft, input: Input, env: &Env<'_>) -> Result<Reply, Halt> {
@@ -328,6 +334,7 @@ fn dispatch(draft: &mut Draft, input: Input, env: &Env<'_>) -> Result<Reply, Hal
             workflow_task::sticky_unavailable(draft, scheduled, stamp, env)
         }
         Input::Due { .. } => due(draft, env),
+        Input::Overgrown { .. } => close::end_overgrown(writable(draft, at, env)?, env)?,
         Input::Delete { .. } => close::delete(draft, env),
     })
 }

@@ -157,6 +157,7 @@ fn class_of(input: &Input) -> Class {
     match input {
         Input::WorkflowTaskCompleted { .. }
         | Input::WorkflowTaskRefused { .. }
+        | Input::Overgrown { .. }
         | Input::WorkflowTaskFailed { .. }
         | Input::ActivityCompleted { .. }
         | Input::ActivityFailed { .. }

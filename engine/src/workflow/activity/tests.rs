@@ -704,3 +704,51 @@ fn a_start_written_late_tells_when_it_was() {
     assert!(times[7].seconds < times[6].seconds && times[6].seconds < times[8].seconds);
     assert_eq!(Some(times[8]), Hlc(rig.state().last_event_at).optional_timestamp());
 }
+
+/// Activities "0", "1", .. whose last heartbeats carry almost all that one may.
+fn heavy(count: usize, change: impl Fn(&mut ScheduleActivityTaskCommandAttributes)) -> (Rig, u64) {
+    let mut rig = Rig::start();
+    let schedule = (0..count).map(|n| activity(&n.to_string(), &change));
+    rig.turn(schedule.collect()).expect("scheduled");
+    let details = payloads(&format!("\"{}\"", "x".repeat((2 << 20) - 100)));
+    for _ in 0..count {
+        let task = polled(&mut rig);
+        let _ = rig.heartbeat(&task, Some(details.clone()));
+    }
+    let bytes = prost::Message::encoded_len(rig.state()) as u64;
+    (rig, bytes)
+}
+
+#[test]
+fn heartbeats_do_not_grow_a_state_beyond_its_limit() {
+    // The laws of the world watch: no state over 8 MiB, no decision over 16 MiB.
+    let (rig, bytes) = heavy(3, |_| ());
+    assert!(rig.state().is_open() && bytes > 6_000_000);
+    let (rig, bytes) = heavy(4, |_| ());
+    assert!(!rig.state().is_open() && bytes < 8 << 20, "{bytes}");
+    let Attributes::WorkflowExecutionTerminatedEventAttributes(end) =
+        rig.history().pop().and_then(|event| event.attributes).expect("an event")
+    else {
+        panic!()
+    };
+    assert_eq!(end.reason, "Workflow mutable state size exceeds limit.");
+}
+
+#[test]
+fn many_timeouts_at_once_do_not_pile_up_in_the_buffer() {
+    let (mut rig, _) = heavy(3, |a| {
+        a.start_to_close_timeout = seconds(5);
+        a.retry_policy = policy(1, 1);
+    });
+    rig.signal();
+    rig.world.poll();
+    // The worker and the leader were away: one decision meets all three.
+    rig.world.now = Hlc(rig.world.now.0 + 6 * SECOND);
+    rig.pass(0);
+    let ends: Vec<_> = rig.types(0).into_iter().filter(|e| e.ends_with("TimedOut")).collect();
+    assert_eq!(ends.len(), 3, "{ends:?}");
+    let log = rig.log();
+    let buffered = log.iter().filter(|change| matches!(change, Change::Buffered(_))).count();
+    assert!(buffered < 2 * ends.len(), "all of {buffered} waited, and were written twice");
+    assert!(rig.state().buffered.is_empty() && rig.state().workflow_task.is_some());
+}

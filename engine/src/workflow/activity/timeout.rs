@@ -13,7 +13,7 @@ use crate::failure;
 use crate::ids::{EventId, Hlc};
 use crate::live::Live;
 use crate::retry::timeout_name;
-use crate::workflow::State;
+use crate::workflow::{State, workflow_task};
 
 /// The message when no attempt fits before schedule-to-close any more.
 const NO_TIME: &str = "Not enough time to schedule next retry before activity ScheduleToClose \
@@ -64,6 +64,8 @@ pub fn due(run: &mut Live, env: &Env<'_>, until: Hlc) -> bool {
     let mut news = false;
     for (_, id) in waiting {
         news |= time_out(run, env, id, until);
+        // Many at once would wait in the buffer and be written again from there.
+        workflow_task::enforce_buffer_limits(run, env);
     }
     news
 }

@@ -8,6 +8,7 @@ use holdfast_proto::command::{
 use holdfast_proto::enums::CommandType;
 use holdfast_proto::history::history_event::Attributes as History;
 use holdfast_proto::workflowservice as rpc;
+use prost::Message;
 
 use super::{complete_run, fail_task, idle, marker, payloads, terminate, timer};
 use crate::failure;
@@ -365,4 +366,34 @@ fn what_was_due_before_the_run_timed_out_comes_before_it() {
         _ => None,
     });
     assert_eq!(fired.collect::<Vec<_>>(), ["first", "second"]);
+}
+
+#[test]
+fn a_state_that_would_become_too_large_ends_the_run() {
+    let mut w = idle();
+    w.limits.state_bytes = w.state().encoded_len() as u64 + 100;
+    w.signal("s", "small");
+    w.turn(Vec::new());
+    w.forget();
+    // Nothing of the decision counts, not even that the request was seen.
+    w.signal("s", &"r".repeat(120));
+    let log = std::mem::take(&mut w.log);
+    let text = log.split_once('\n').expect("lines").1;
+    assert_eq!(
+        text,
+        "discarded
+  9 WORKFLOW_EXECUTION_TERMINATED \"Workflow mutable state size exceeds limit.\" by history-service
+  leaves at 3600.000
+  deadline 3600.000
+  record current run Terminated
+=> InvalidArgument: Workflow mutable state size exceeds limit.
+"
+    );
+    // A run that is over the limit because the limit came down ends with its next change.
+    let mut w = idle();
+    w.limits.state_bytes = 10;
+    w.say(Input::Describe { run: None });
+    assert!(w.state().is_open());
+    w.signal("s", "r");
+    assert!(!w.state().is_open());
 }
