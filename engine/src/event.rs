@@ -1,6 +1,7 @@
 //! Building events: the type that goes with each kind of attributes.
 
 use holdfast_proto::command::Command;
+use holdfast_proto::common::WorkerVersionStamp;
 use holdfast_proto::enums::EventType;
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::history::history_event::Attributes;
@@ -17,6 +18,12 @@ pub fn new_event(env: &Env<'_>, at: Hlc, attributes: Attributes) -> HistoryEvent
         attributes: Some(attributes),
         ..HistoryEvent::default()
     }
+}
+
+/// The version of a worker that told its build when it polled.
+pub fn worker_version(build_id: &str) -> Option<WorkerVersionStamp> {
+    let stamp = WorkerVersionStamp { build_id: build_id.to_owned(), use_versioning: false };
+    (!build_id.is_empty()).then_some(stamp)
 }
 
 /// The type of an event by its attributes.

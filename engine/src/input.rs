@@ -175,6 +175,8 @@ pub struct Poller {
     pub kind: TaskQueueKind,
     /// The random id of the start that a grant to it begins.
     pub start_id: Uuid,
+    /// The build of the worker, if it tells; STARTED names it.
+    pub build_id: String,
 }
 
 /// How a worker names an activity.

@@ -52,6 +52,8 @@ pub struct Grant {
     pub queue: String,
     /// Its kind.
     pub kind: TaskQueueKind,
+    /// The build of the worker; empty when it did not tell.
+    pub build_id: String,
 }
 
 /// One run under a leader.

@@ -76,6 +76,8 @@ pub(crate) struct World {
     pub(crate) said: String,
     /// All that was asked and said since the last [`World::expect`].
     pub(crate) log: String,
+    /// The build that polling workers tell.
+    pub(crate) build_id: String,
     decisions: u64,
 }
 
@@ -100,6 +102,7 @@ impl World {
             order: Vec::new(),
             said: String::new(),
             log: String::new(),
+            build_id: String::new(),
             decisions: 0,
         }
     }
@@ -349,6 +352,7 @@ impl World {
             queue: row.queue.clone(),
             kind: if row.sticky { TaskQueueKind::Sticky } else { TaskQueueKind::Normal },
             start_id: self.uuid(),
+            build_id: self.build_id.clone(),
         };
         let input = match row.task {
             crate::live::TaskType::Workflow => {

@@ -45,6 +45,9 @@ pub struct TaskToken {
     /// Activities: the activity id.
     #[prost(string, tag = "12")]
     pub activity_id: String,
+    /// Build of the worker that polled, for the same.
+    #[prost(string, tag = "13")]
+    pub build_id: String,
 }
 
 impl TaskToken {

@@ -99,6 +99,8 @@ pub struct Poll {
     pub task: TaskType,
     /// The worker.
     pub identity: String,
+    /// Its build, if it tells.
+    pub build_id: String,
     /// When to give up.
     pub until: Instant,
 }
@@ -406,8 +408,13 @@ impl Node {
         let queue = poll.queue.as_str().into();
         let hub = HubKey { namespace: poll.namespace.id, queue, task: poll.task };
         let start_id = Uuid::v4(self.0.host.rng.next_u128());
-        let poller =
-            Poller { identity: poll.identity, queue: poll.queue, kind: poll.kind, start_id };
+        let poller = Poller {
+            identity: poll.identity,
+            queue: poll.queue,
+            kind: poll.kind,
+            start_id,
+            build_id: poll.build_id,
+        };
         let (sender, task) = oneshot::channel();
         let id = self.0.hubs.poll(&hub, poller, sender)?;
         let mut waiting = WaitingPoll { node: self, hub, id, task };

@@ -28,6 +28,7 @@ impl Frontend {
             queue: queue.name,
             task: TaskType::Workflow,
             identity: request.identity,
+            build_id: request.worker_version_capabilities.unwrap_or_default().build_id,
             until,
         };
         match self.wait_for_task(poll).await? {
@@ -52,6 +53,7 @@ impl Frontend {
             queue: queue.name,
             task: TaskType::Activity,
             identity: request.identity,
+            build_id: request.worker_version_capabilities.unwrap_or_default().build_id,
             until,
         };
         match self.wait_for_task(poll).await? {

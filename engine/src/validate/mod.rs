@@ -416,6 +416,7 @@ impl Door<'_> {
     ) -> Result<(), Rejection> {
         self.too_long(&r.identity, "Identity")?;
         task_queue(r.task_queue.as_ref(), "taskQueue is not set", self.limits)?;
+        self.build_id(r.worker_version_capabilities.as_ref().map_or("", |c| c.build_id.as_str()))?;
         let old = r.worker_version_capabilities.as_ref().is_some_and(|c| c.use_versioning);
         unbuilt(&[
             ("worker_version_capabilities", old),
@@ -430,6 +431,7 @@ impl Door<'_> {
     ) -> Result<(), Rejection> {
         self.too_long(&r.identity, "Identity")?;
         task_queue(r.task_queue.as_ref(), "taskQueue is not set", self.limits)?;
+        self.build_id(r.worker_version_capabilities.as_ref().map_or("", |c| c.build_id.as_str()))?;
         let old = r.worker_version_capabilities.as_ref().is_some_and(|c| c.use_versioning);
         unbuilt(&[
             ("worker_version_capabilities", old),

@@ -153,7 +153,7 @@ pub fn start(
             let run = begin(draft, request, eager, env);
             schedule_if_needed(run, env);
             let task = match eager {
-                true => start_inline(run, &key, &identity, env.ids.uuid(), env).map(Box::new),
+                true => start_inline(run, &key, &identity, "", env.ids.uuid(), env).map(Box::new),
                 false => None,
             };
             Ok(existing(draft, true, false, task))

@@ -180,6 +180,7 @@ impl Rig {
             kind: TaskQueueKind::Normal,
             task,
             identity: "worker".to_owned(),
+            build_id: String::new(),
             until: Instant::now() + Duration::from_millis(for_ms),
         }
     }

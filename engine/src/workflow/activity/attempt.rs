@@ -12,10 +12,10 @@ use holdfast_proto::history::{
 use holdfast_proto::workflowservice as rpc;
 use prost::Message;
 
-use super::{Activity, AttemptRetried, AttemptStarted, Heartbeated, priority};
+use super::{AttemptRetried, AttemptStarted, Heartbeated, priority};
 use crate::change::Change;
 use crate::env::Env;
-use crate::event::new_event;
+use crate::event::{new_event, worker_version};
 use crate::failure;
 use crate::ids::{EventId, Hlc, Uuid};
 use crate::input::{ActivityGrant, ActivityRef, Halt, Poller, Reply};
@@ -43,7 +43,7 @@ pub fn grant(
     if !offered {
         return Ok(Reply::Gone);
     }
-    let Some(issued) = issue(run, env, scheduled, poller.start_id, &poller.identity) else {
+    let Some(issued) = issue(run, env, scheduled, &poller) else {
         return Ok(Reply::Gone);
     };
     let counted = run
@@ -52,7 +52,7 @@ pub fn grant(
         .get(&scheduled)
         .is_some_and(|activity| activity.retry_policy.maximum_attempts > 0);
     if counted {
-        start_durably(run, scheduled, env.now, poller.start_id, &poller.identity);
+        start_durably(run, scheduled, env.now, &poller);
     } else {
         let grant = Grant {
             task: TaskType::Activity,
@@ -62,6 +62,7 @@ pub fn grant(
             identity: poller.identity,
             queue: poller.queue,
             kind: poller.kind,
+            build_id: poller.build_id,
         };
         run.overlay.grants.insert(scheduled, grant);
     }
@@ -73,8 +74,7 @@ pub(super) fn issue(
     run: &Live,
     env: &Env<'_>,
     scheduled: EventId,
-    start_id: Uuid,
-    identity: &str,
+    poller: &Poller,
 ) -> Option<ActivityGrant> {
     let (state, activity) = (&run.state, run.state.activities.get(&scheduled)?);
     let token = TaskToken {
@@ -85,11 +85,12 @@ pub(super) fn issue(
         started: 0,
         attempt: activity.attempt,
         stamp: activity.stamp,
-        start_id: start_id.0.to_vec(),
+        start_id: poller.start_id.0.to_vec(),
         base: state.seq,
         started_at: env.now.0,
-        identity: identity.to_owned(),
+        identity: poller.identity.clone(),
         activity_id: activity.activity_id.clone(),
+        build_id: poller.build_id.clone(),
     };
     let response = rpc::PollActivityTaskQueueResponse {
         workflow_type: Some(WorkflowType { name: state.info.workflow_type.clone() }),
@@ -116,25 +117,21 @@ pub(super) fn issue(
 
 /// Makes a grant durable, unless its activity is gone or started meanwhile.
 pub fn materialise(run: &mut Live, scheduled: EventId, grant: &Grant) {
-    start_durably(run, scheduled, grant.at, grant.start_id, &grant.identity);
+    let (identity, build_id) = (grant.identity.clone(), grant.build_id.clone());
+    let start_id = grant.start_id.0.to_vec();
+    started(run, AttemptStarted { scheduled, at: grant.at.0, start_id, identity, build_id });
 }
 
-pub(super) fn start_durably(
-    run: &mut Live,
-    scheduled: EventId,
-    at: Hlc,
-    start_id: Uuid,
-    identity: &str,
-) {
-    if run.state.activities.get(&scheduled).is_none_or(Activity::is_started) {
-        return;
+pub(super) fn start_durably(run: &mut Live, scheduled: EventId, at: Hlc, poller: &Poller) {
+    let (identity, build_id) = (poller.identity.clone(), poller.build_id.clone());
+    let start_id = poller.start_id.0.to_vec();
+    started(run, AttemptStarted { scheduled, at: at.0, start_id, identity, build_id });
+}
+
+fn started(run: &mut Live, start: AttemptStarted) {
+    if run.state.activities.get(&start.scheduled).is_some_and(|a| !a.is_started()) {
+        run.push(Change::AttemptStarted(start));
     }
-    run.push(Change::AttemptStarted(AttemptStarted {
-        scheduled,
-        at: at.0,
-        start_id: start_id.0.to_vec(),
-        identity: identity.to_owned(),
-    }));
 }
 
 /// NOT_FOUND for an attempt that is over, or never was the caller's.
@@ -160,8 +157,9 @@ fn held(run: &mut Live, who: &ActivityRef) -> Result<EventId, Rejection> {
             if !same || token.start().is_nil() || token.started_at == 0 {
                 return Err(gone());
             }
-            let identity = token.identity.clone();
-            start_durably(run, scheduled, token.granted_at(), token.start(), &identity);
+            let (identity, build_id) = (token.identity.clone(), token.build_id.clone());
+            let (at, start_id) = (token.started_at, token.start_id.clone());
+            started(run, AttemptStarted { scheduled, at, start_id, identity, build_id });
         } else if activity.start_id != token.start_id {
             return Err(gone());
         }
@@ -201,7 +199,8 @@ pub fn completed(
     if let ActivityRef::ById { .. } = who {
         let scheduled = named(run, who)?;
         // The start that never was: by whoever completes it, without a request id.
-        start_durably(run, scheduled, env.now, Uuid::NIL, &request.identity);
+        let (at, start_id, identity) = (env.now.0, Uuid::NIL.0.to_vec(), request.identity.clone());
+        started(run, AttemptStarted { scheduled, at, start_id, identity, build_id: String::new() });
     }
     let scheduled = held(run, who)?;
     if size(request.result.as_ref()) > env.limits.blob_bytes {
@@ -391,6 +390,7 @@ pub(super) fn close(
             request_id: if start_id.is_nil() { String::new() } else { start_id.to_string() },
             attempt: activity.attempt as i32,
             last_failure: activity.last_failure.clone(),
+            worker_version: worker_version(&activity.build_id),
             ..ActivityTaskStartedEventAttributes::default()
         };
         let at = Hlc(activity.started_at);

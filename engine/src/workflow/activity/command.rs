@@ -226,9 +226,10 @@ pub fn start_eagerly(
     poller: &Poller,
 ) -> Option<ActivityGrant> {
     run.state.activities.get(&scheduled).filter(|activity| !activity.is_started())?;
-    let start_id = env.ids.uuid(); // one poller, several starts
-    let grant = issue(run, env, scheduled, start_id, &poller.identity)?;
-    start_durably(run, scheduled, env.now, start_id, &poller.identity);
+    // One poller, several starts.
+    let poller = Poller { start_id: env.ids.uuid(), ..poller.clone() };
+    let grant = issue(run, env, scheduled, &poller)?;
+    start_durably(run, scheduled, env.now, &poller);
     Some(grant)
 }
 

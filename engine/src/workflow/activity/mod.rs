@@ -112,6 +112,9 @@ pub struct Activity {
     /// The ACTIVITY_TASK_CANCEL_REQUESTED event; 0 when there is none.
     #[prost(int64, tag = "23")]
     pub cancel_requested: EventId,
+    /// The build of the worker of this attempt; empty when it did not tell.
+    #[prost(string, tag = "24")]
+    pub build_id: String,
 }
 
 /// Body of `Change::AttemptStarted`: an attempt was handed to a worker.
@@ -129,6 +132,9 @@ pub struct AttemptStarted {
     /// The worker.
     #[prost(string, tag = "4")]
     pub identity: String,
+    /// Its build.
+    #[prost(string, tag = "5")]
+    pub build_id: String,
 }
 
 /// Body of `Change::AttemptRetried`: an attempt ended, and another is due later.
@@ -423,6 +429,7 @@ pub fn attempt_started(state: &mut State, body: &AttemptStarted, dirty: &mut Dir
     activity.started_at = body.at;
     activity.start_id.clone_from(&body.start_id);
     activity.identity.clone_from(&body.identity);
+    activity.build_id.clone_from(&body.build_id);
     activity.heartbeat_due = after(body.at, activity.heartbeat_timeout).map_or(0, |due| due.0);
     touched(body.scheduled, dirty);
 }
@@ -436,6 +443,7 @@ pub fn attempt_retried(state: &mut State, body: &AttemptRetried, dirty: &mut Dir
     activity.stamp += 1;
     activity.started_at = 0;
     activity.start_id.clear();
+    activity.build_id.clear();
     activity.heartbeat_due = 0;
     activity.last_failure.clone_from(&body.failure);
     if body.answered_at != 0 {

@@ -752,3 +752,18 @@ fn many_timeouts_at_once_do_not_pile_up_in_the_buffer() {
     assert!(buffered < 2 * ends.len(), "all of {buffered} waited, and were written twice");
     assert!(rig.state().buffered.is_empty() && rig.state().workflow_task.is_some());
 }
+
+#[test]
+fn a_start_names_the_build_of_the_worker() {
+    // Golden sdk/activity_retries.
+    let mut rig = scheduled(|a| a.retry_policy = policy(1, 0));
+    rig.world.build_id = "b1".to_owned();
+    let task = polled(&mut rig);
+    rig.fail_activity(&task, failure("again")).expect("retried");
+    rig.pass(SECOND);
+    rig.world.build_id = "b2".to_owned();
+    let task = polled(&mut rig);
+    rig.world.crash();
+    rig.complete_activity(&task).expect("completes");
+    assert_eq!(started(&rig, 6).worker_version.map(|v| v.build_id), Some("b2".to_owned()));
+}

@@ -1,13 +1,15 @@
 //! Starts that are not durable yet (DESIGN 3, rule 5; design-reasons A7).
 
-use super::{complete_run, fail_task, idle, timer};
+use super::{complete_run, fail_task, idle, terminate, timer};
 use crate::ids::Uuid;
 use crate::input::{ActivityRef, Input, Poller, Reply, Target};
 use crate::testing::{World, completion};
 use crate::token::TaskToken;
 use crate::workflow::target;
-use holdfast_proto::common::{RetryPolicy, WorkflowExecution};
+use holdfast_proto::common::{RetryPolicy, WorkerVersionStamp, WorkflowExecution};
 use holdfast_proto::enums::TaskQueueKind;
+use holdfast_proto::history::HistoryEvent;
+use holdfast_proto::history::history_event::Attributes as History;
 use holdfast_proto::workflowservice as rpc;
 
 #[test]
@@ -366,6 +368,7 @@ fn tasks_of_runs_that_are_gone_are_gone() {
         queue: "queue".to_owned(),
         kind: TaskQueueKind::Normal,
         start_id,
+        build_id: String::new(),
     };
     w.say(Input::GrantWorkflowTask { run, scheduled: 2, stamp: 0, poller });
     w.expect(
@@ -422,4 +425,41 @@ fn a_counted_attempt_is_durable_at_once_and_behind_what_was_granted_before() {
 => activity task a attempt 1
 ",
     );
+}
+
+/// The builds that the STARTED events of workflow tasks and activities name, in order.
+fn builds(w: &World) -> Vec<String> {
+    let version = |event: HistoryEvent| match event.attributes {
+        Some(History::WorkflowTaskStartedEventAttributes(a)) => Some(a.worker_version),
+        Some(History::ActivityTaskStartedEventAttributes(a)) => Some(a.worker_version),
+        _ => None,
+    };
+    let versions = w.events().into_iter().filter_map(version);
+    versions.map(|version| version.map_or(String::new(), |v| v.build_id)).collect()
+}
+
+#[test]
+fn a_start_names_the_build_of_the_worker_that_polled() {
+    // Golden sequences/sdk_activity_retries.
+    let mut w = World::new();
+    w.build_id = "b1".to_owned();
+    w.start();
+    let first = w.poll();
+    fail_task(&mut w, &first.token);
+    w.build_id = "b2".to_owned();
+    // An attempt without events of its own, whose leader is gone: the token remembers.
+    let second = w.poll();
+    w.crash();
+    let mut request = completion(vec![timer("t", 1)]);
+    request.force_create_new_workflow_task = true;
+    request.return_new_workflow_task = true;
+    let stamp = WorkerVersionStamp { build_id: "b3".to_owned(), use_versioning: false };
+    request.worker_version_stamp = Some(stamp);
+    w.complete_with(&second.token, request);
+    assert_eq!(builds(&w), ["b1", "b2", "b3"]);
+    w.build_id = String::new();
+    terminate(&mut w, "");
+    w.start();
+    w.turn(Vec::new());
+    assert_eq!(builds(&w), [""]);
 }

@@ -165,7 +165,10 @@ fn follow_up(
         schedule_now(run, env);
     }
     let next = match request.return_new_workflow_task {
-        true => start_inline(run, key, &request.identity, Uuid::NIL, env).map(Box::new),
+        true => {
+            let build = request.worker_version_stamp.as_ref().map_or("", |v| v.build_id.as_str());
+            start_inline(run, key, &request.identity, build, Uuid::NIL, env).map(Box::new)
+        }
         false => None,
     };
     let activities = eager(run, &request.identity, done.eager, env);
@@ -183,6 +186,7 @@ fn eager(
         queue: run.state.info.task_queue.clone(),
         kind: TaskQueueKind::Normal,
         start_id: Uuid::NIL,
+        build_id: String::new(),
     };
     wanted.into_iter().filter_map(|id| activity::start_eagerly(run, env, id, &poller)).collect()
 }

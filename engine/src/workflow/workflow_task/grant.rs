@@ -15,7 +15,7 @@ use super::{
 };
 use crate::change::Change;
 use crate::env::Env;
-use crate::event::event_type;
+use crate::event::{event_type, worker_version};
 use crate::ids::{EventId, ExecutionKey, Hlc, Uuid};
 use crate::input::{Poller, Reply, WorkflowTaskGrant};
 use crate::limits::Limits;
@@ -46,6 +46,7 @@ pub fn grant(
         identity: poller.identity,
         queue: poller.queue,
         kind: poller.kind,
+        build_id: poller.build_id,
     };
     let Some(task) = &run.state.workflow_task else { return Reply::Gone };
     let plan = Plan::of(&run.state, task);
@@ -85,6 +86,7 @@ fn is_sticky_worker(state: &State, grant: &Grant) -> bool {
 struct Start<'a> {
     at: Hlc,
     identity: &'a str,
+    build_id: &'a str,
     request_id: String,
     start_id: Uuid,
 }
@@ -94,6 +96,7 @@ impl<'a> Start<'a> {
         Start {
             at: grant.at,
             identity: &grant.identity,
+            build_id: &grant.build_id,
             request_id: grant.start_id.to_string(),
             start_id: grant.start_id,
         }
@@ -103,6 +106,7 @@ impl<'a> Start<'a> {
         Start {
             at: Hlc(task.started_at),
             identity: &task.identity,
+            build_id: &task.build_id,
             request_id: task.request_id.clone(),
             start_id: task.start(),
         }
@@ -178,6 +182,7 @@ impl Plan {
             started_at: start.at.0,
             identity: start.identity.to_owned(),
             activity_id: String::new(),
+            build_id: start.build_id.to_owned(),
         }
     }
 }
@@ -212,6 +217,7 @@ fn started_attributes(
         suggest_continue_as_new: !reasons.is_empty(),
         suggest_continue_as_new_reasons: reasons,
         history_size_bytes: i64::try_from(state.history_bytes).unwrap_or(i64::MAX),
+        worker_version: worker_version(start.build_id),
         ..WorkflowTaskStartedEventAttributes::default()
     })
 }
@@ -228,6 +234,7 @@ pub fn start_durably(run: &mut Live, scheduled: EventId, grant: &Grant, env: &En
             request_id: grant.start_id.to_string(),
             at: grant.at.0,
             identity: grant.identity.clone(),
+            build_id: grant.build_id.clone(),
         }));
     } else {
         for event in plan.events(&run.state, &task, &Start::of(grant), env.limits) {
@@ -247,6 +254,7 @@ pub fn start_inline(
     run: &mut Live,
     key: &ExecutionKey,
     identity: &str,
+    build_id: &str,
     start_id: Uuid,
     env: &Env<'_>,
 ) -> Option<WorkflowTaskGrant> {
@@ -254,7 +262,7 @@ pub fn start_inline(
         run.state.workflow_task.clone().filter(|task| task.started == 0 && task.attempt == 1)?;
     let request_id =
         if start_id.is_nil() { INLINE_REQUEST_ID.to_owned() } else { start_id.to_string() };
-    let start = Start { at: env.now, identity, request_id, start_id };
+    let start = Start { at: env.now, identity, build_id, request_id, start_id };
     run.event(env, started_attributes(&run.state, task.scheduled, &start, env.limits));
     given(run, key)
 }
@@ -318,7 +326,7 @@ pub fn transient_events(run: &Live, limits: &Limits) -> Vec<HistoryEvent> {
         None => return Vec::new(),
     };
     if plan.attempt > 1 {
-        start.identity = "";
+        (start.identity, start.build_id) = ("", "");
     }
     plan.events(state, task, &start, limits)
 }
@@ -353,6 +361,7 @@ pub fn claim(run: &mut Live, token: &TaskToken) -> Result<(), Rejection> {
         identity: token.identity.clone(),
         queue: task.queue.clone(),
         kind,
+        build_id: token.build_id.clone(),
     };
     let scheduled = task.scheduled;
     run.overlay.grants.insert(scheduled, grant);

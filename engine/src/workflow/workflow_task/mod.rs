@@ -94,6 +94,9 @@ pub struct WorkflowTask {
     /// The worker that has it.
     #[prost(string, tag = "13")]
     pub identity: String,
+    /// Its build; empty when it did not tell.
+    #[prost(string, tag = "14")]
+    pub build_id: String,
 }
 
 impl WorkflowTask {
@@ -135,6 +138,9 @@ pub struct TaskStarted {
     /// The worker.
     #[prost(string, tag = "4")]
     pub identity: String,
+    /// Its build.
+    #[prost(string, tag = "5")]
+    pub build_id: String,
 }
 
 /// Body of [`Change::TaskUnstarted`].
@@ -323,6 +329,7 @@ pub fn started(
     task.started_at = at;
     task.request_id.clone_from(&a.request_id);
     task.identity.clone_from(&a.identity);
+    task.build_id = a.worker_version.as_ref().map_or(String::new(), |v| v.build_id.clone());
     touched(dirty);
 }
 
@@ -424,6 +431,7 @@ pub fn started_without_event(state: &mut State, b: &TaskStarted, dirty: &mut Dir
     task.started_at = b.at;
     task.request_id.clone_from(&b.request_id);
     task.identity.clone_from(&b.identity);
+    task.build_id.clone_from(&b.build_id);
     touched(dirty);
 }
 
