@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::change::Change;
 use crate::ids::{ChangeSeq, Hlc, RunId, Uuid};
 
-/// How long a request id is remembered (A13).
+/// How long a request id is remembered across runs (A13). The run that it met remembers it for
+/// good.
 pub const REQUEST_WINDOW: Duration = Duration::from_secs(600);
 /// How many request ids are remembered at most (A13).
 pub const REQUESTS_REMEMBERED: usize = 1000;

@@ -7,7 +7,6 @@ use holdfast_proto::decoded;
 use holdfast_proto::enums::{
     EventType, PendingWorkflowTaskState, TimeoutType, WorkflowTaskFailedCause,
 };
-use holdfast_proto::history::history_event::Attributes;
 use holdfast_proto::workflow::{
     PendingWorkflowTaskInfo, RequestIdInfo, ResetPoints, WorkflowExecutionConfig,
     WorkflowExecutionExtendedInfo, WorkflowExecutionInfo,
@@ -21,7 +20,7 @@ use crate::input::{HistoryView, Reply};
 use crate::live::Live;
 use crate::rows::VisibilityRecord;
 use crate::workflow::workflow_task::{PROBLEMS_REPORTED, Problem, normal_queue, transient_events};
-use crate::workflow::{State, activity};
+use crate::workflow::{State, activity, request_of};
 
 /// Go's zero time, which Temporal shows as the expiration of a run that has none.
 const NEVER: Timestamp = Timestamp { seconds: -62_135_596_800, nanos: 0 };
@@ -205,17 +204,8 @@ fn requests(state: &State) -> BTreeMap<String, RequestIdInfo> {
         (request.id.clone(), info)
     });
     let waiting = state.buffered.iter().filter_map(|event| {
-        let id = match &event.attributes {
-            Some(Attributes::WorkflowExecutionSignaledEventAttributes(a)) => &a.request_id,
-            Some(Attributes::WorkflowExecutionOptionsUpdatedEventAttributes(a)) => {
-                &a.attached_request_id
-            }
-            _ => return None,
-        };
-        Some((
-            id.clone(),
-            RequestIdInfo { event_type: event.event_type, event_id: 0, buffered: true },
-        ))
+        let info = RequestIdInfo { event_type: event.event_type, event_id: 0, buffered: true };
+        Some((request_of(event)?.to_owned(), info))
     });
     written.chain(waiting).collect()
 }

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 
 use holdfast_proto::command::Command;
 use holdfast_proto::common::{Payload, Priority, WorkflowExecution};
-use holdfast_proto::enums::WorkflowExecutionStatus;
+use holdfast_proto::enums::{EventType, WorkflowExecutionStatus};
 use holdfast_proto::errordetails::NotFoundFailure;
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::history::history_event::Attributes;
@@ -164,6 +164,33 @@ pub struct RequestEvent {
     /// The event.
     #[prost(int64, tag = "3")]
     pub event: EventId,
+}
+
+impl State {
+    /// Whether a request of this id made an event of this type, which is written or waits in the
+    /// buffer.
+    pub fn knows_request(&self, event_type: EventType, id: &str) -> bool {
+        let event_type = event_type as i32;
+        let waits = |event: &HistoryEvent| {
+            event.event_type == event_type && request_of(event).is_some_and(|known| known == id)
+        };
+        !id.is_empty()
+            && (self.requests.iter().any(|r| r.event_type == event_type && r.id == id)
+                || self.buffered.iter().any(waits))
+    }
+}
+
+/// The request that made an event, of those that a run remembers.
+fn request_of(event: &HistoryEvent) -> Option<&str> {
+    match &event.attributes {
+        Some(Attributes::WorkflowExecutionSignaledEventAttributes(a)) => Some(&a.request_id),
+        Some(Attributes::WorkflowExecutionOptionsUpdatedEventAttributes(a)) => {
+            Some(&a.attached_request_id)
+        }
+        _ => None,
+    }
+    .filter(|id| !id.is_empty())
+    .map(String::as_str)
 }
 
 /// What a run was started with; memo and search attributes as they stand. Times in nanoseconds
@@ -529,19 +556,10 @@ fn written(state: &mut State, event: &HistoryEvent, dirty: &mut Dirty) {
 
 /// Requests that made an event are remembered. Their event ids exist only now.
 fn note_request(state: &mut State, event: &HistoryEvent) {
-    let id = match &event.attributes {
-        Some(Attributes::WorkflowExecutionSignaledEventAttributes(a)) => &a.request_id,
-        Some(Attributes::WorkflowExecutionOptionsUpdatedEventAttributes(a)) => {
-            &a.attached_request_id
-        }
-        _ => return,
-    };
-    if id.is_empty() {
-        return;
+    if let Some(id) = request_of(event) {
+        let (id, event_type) = (id.to_owned(), event.event_type);
+        state.requests.push(RequestEvent { id, event_type, event: event.event_id });
     }
-    let request =
-        RequestEvent { id: id.clone(), event_type: event.event_type, event: event.event_id };
-    state.requests.push(request);
 }
 
 /// Folds one event into a run, when it is written or when it is buffered (its id is 0 then).

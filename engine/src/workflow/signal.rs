@@ -8,12 +8,13 @@ use holdfast_proto::enums::{
     WorkflowIdConflictPolicy as Conflict,
 };
 use holdfast_proto::errordetails::ResourceExhaustedFailure;
+use holdfast_proto::history::WorkflowExecutionSignaledEventAttributes;
 use holdfast_proto::history::history_event::Attributes;
-use holdfast_proto::history::{HistoryEvent, WorkflowExecutionSignaledEventAttributes};
 use holdfast_proto::workflowservice::{
     SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest,
     StartWorkflowExecutionRequest,
 };
+use prost::Message;
 
 use crate::change::Change;
 use crate::env::Env;
@@ -24,7 +25,7 @@ use crate::input::{Halt, Reply, Started, Target};
 use crate::live::{Draft, Live};
 use crate::reject::{Code, Rejection};
 use crate::workflow::start::{Choice, Policies, begin, choose, existing};
-use crate::workflow::workflow_task::{schedule_if_needed, schedule_now};
+use crate::workflow::workflow_task::{make_room, schedule_if_needed, schedule_now};
 use crate::workflow::{State, already_completed, make_starts_durable, run};
 
 /// A signal, whatever it came with.
@@ -79,19 +80,8 @@ fn seen(draft: &Draft, request_id: &str, env: &Env<'_>) -> Option<RunId> {
         return Some(run);
     }
     let run = draft.runs.first().filter(|run| run.state.exists && !run.state.deleted)?;
-    has_signal(&run.state, request_id).then_some(run.run)
-}
-
-/// Whether a signal of this request is in the history of a run or waits in its buffer.
-fn has_signal(state: &State, request_id: &str) -> bool {
-    const SIGNALED: i32 = EventType::WorkflowExecutionSignaled as i32;
-    let waiting = |event: &HistoryEvent| match &event.attributes {
-        Some(Attributes::WorkflowExecutionSignaledEventAttributes(a)) => a.request_id == request_id,
-        _ => false,
-    };
-    !request_id.is_empty()
-        && (state.requests.iter().any(|r| r.event_type == SIGNALED && r.id == request_id)
-            || state.buffered.iter().any(waiting))
+    let known = run.state.knows_request(EventType::WorkflowExecutionSignaled, request_id);
+    known.then_some(run.run)
 }
 
 fn signaled_in(draft: &Draft, run: RunId) -> Reply {
@@ -125,6 +115,11 @@ fn may_signal(run: &Live, env: &Env<'_>) -> Result<(), Rejection> {
 }
 
 fn deliver(run: &mut Live, signal: Signal, env: &Env<'_>) {
+    let bytes = [
+        signal.input.as_ref().map_or(0, Message::encoded_len),
+        signal.header.as_ref().map_or(0, Message::encoded_len),
+    ];
+    make_room(run, env, bytes.into_iter().sum());
     let attributes = WorkflowExecutionSignaledEventAttributes {
         signal_name: signal.name,
         input: signal.input,

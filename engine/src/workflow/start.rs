@@ -77,7 +77,12 @@ pub fn choose(draft: &Draft, request_id: &str, policies: &Policies) -> Result<Ch
     if current.create_request_id == request_id {
         return Ok(Choice::Known { created: true });
     }
-    if current.attached_request_ids.iter().any(|id| id == request_id) {
+    // The record forgets the oldest of many; the run does not.
+    let run = draft.runs.first().filter(|run| run.run == current.run_id());
+    let attached = |run: &Live| {
+        run.state.knows_request(EventType::WorkflowExecutionOptionsUpdated, request_id)
+    };
+    if current.attached_request_ids.iter().any(|id| id == request_id) || run.is_some_and(attached) {
         return Ok(Choice::Known { created: false });
     }
     let status = Status::try_from(current.status).unwrap_or(Status::Unspecified);

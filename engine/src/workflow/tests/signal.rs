@@ -1,6 +1,7 @@
 //! Signals, cancel requests, signal-with-start.
 
-use holdfast_proto::common::WorkflowType;
+use holdfast_proto::common::{Header, Payload, WorkflowType};
+use holdfast_proto::decoded;
 use holdfast_proto::enums::{WorkflowIdConflictPolicy as Conflict, WorkflowIdReusePolicy as Reuse};
 use holdfast_proto::taskqueue::TaskQueue;
 use holdfast_proto::workflowservice as rpc;
@@ -444,4 +445,38 @@ fn a_repeated_signal_with_start_answers_the_run_that_it_met() {
     let answer = w.decide(Input::SignalWithStart(Box::new(request)));
     let Ok(Reply::Started(started)) = answer else { panic!("{answer:?}") };
     assert_eq!(started.run, w.current());
+}
+
+#[test]
+fn a_signal_that_no_buffer_holds_ends_the_task_first() {
+    let mut w = World::new();
+    w.start();
+    w.poll();
+    w.signal("small", "r1");
+    w.limits.buffered_bytes = 200;
+    w.forget();
+    let header =
+        decoded::Header { fields: [("h".to_owned(), Payload::json(&"7".repeat(300)))].into() };
+    w.say(Input::Signal(Box::new(rpc::SignalWorkflowExecutionRequest {
+        workflow_execution: Some(w.execution()),
+        signal_name: "huge".to_owned(),
+        request_id: "r2".to_owned(),
+        header: Some(Header::encode_from(&header)),
+        ..Default::default()
+    })));
+    // It is in the log once: never buffered.
+    w.expect(
+        "
+> 0.000 signal huge by r2
+  4 WORKFLOW_TASK_FAILED of 2 3 ForceCloseCommand by history-service
+  buffer of 1 flushed
+  5 WORKFLOW_EXECUTION_SIGNALED small
+  task attempt 2 as 6 timeout 10s
+  6 WORKFLOW_EXECUTION_SIGNALED huge
+  row + Workflow queue of 6 attempt 2 stamp 0 at 0.000
+  deadline none
+  record request r2 seen
+=> signaled
+",
+    );
 }

@@ -438,3 +438,23 @@ fn a_priority_beyond_the_last_level_is_the_last() {
     w.say(Input::Start(Box::new(request)));
     assert_eq!(w.live().rows.workflow_task.as_ref().map(|row| row.priority), Some(5));
 }
+
+#[test]
+fn an_attached_request_is_known_as_long_as_its_run() {
+    let mut w = World::new();
+    w.start();
+    let attach = |w: &mut World, id: &str| {
+        start_with(w, |request| {
+            request.request_id = id.to_owned();
+            request.workflow_id_conflict_policy = Conflict::UseExisting as i32;
+            request.on_conflict_options =
+                Some(OnConflictOptions { attach_request_id: true, ..Default::default() });
+        })
+    };
+    for n in 0..102 {
+        attach(&mut w, &format!("r{n}"));
+    }
+    let record = w.record.current.as_ref().expect("current");
+    assert_eq!(record.attached_request_ids.len(), 100);
+    assert_eq!(attach(&mut w, "r0"), "=> existing run, request attached\n");
+}

@@ -105,6 +105,18 @@ pub fn enforce_buffer_limits(run: &mut Live, env: &Env<'_>) {
     if buffered.len() <= env.limits.buffered_events && bytes() <= env.limits.buffered_bytes {
         return;
     }
+    end_for_the_buffer(run, env);
+}
+
+/// What is larger than the whole buffer would end the task in progress at once: it ends before,
+/// so that the event is not logged twice.
+pub fn make_room(run: &mut Live, env: &Env<'_>, bytes: usize) {
+    if bytes > env.limits.buffered_bytes && run.task_in_progress() {
+        end_for_the_buffer(run, env);
+    }
+}
+
+fn end_for_the_buffer(run: &mut Live, env: &Env<'_>) {
     let next = force_out(run, env);
     run.flush_buffer(env);
     schedule(run, env, next);

@@ -13,7 +13,7 @@ pub mod answer;
 pub mod end;
 pub mod grant;
 
-pub use end::{due, enforce_buffer_limits, force_out, reset_sticky, sticky_unavailable};
+pub use end::{due, enforce_buffer_limits, force_out, make_room, reset_sticky, sticky_unavailable};
 pub use grant::{given, grant, start_durably, start_inline, transient_events};
 
 use std::time::Duration;
