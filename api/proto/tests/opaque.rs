@@ -367,7 +367,7 @@ fn json_payloads_are_those_of_the_sdks() {
 #[test]
 fn a_failure_split_from_its_cause_is_the_failure_decoded() {
     let failure = |message: &str, cause| {
-        Failure::encode_from(&decoded::Failure {
+        failure::Failure::encode_from(&decoded::Failure {
             message: message.to_owned(),
             cause,
             ..decoded::Failure::default()
@@ -381,7 +381,7 @@ fn a_failure_split_from_its_cause_is_the_failure_decoded() {
     // The cause in two pieces, as protobuf allows: they merge.
     let mut body = whole.encoded().to_vec();
     body.extend([0x22, 0x03, 0x0a, 0x01, b'x']);
-    let pieces = Failure::from_encoded(body.into()).expect("valid");
+    let pieces = failure::Failure::from_encoded(body.into()).expect("valid");
     let (_, cause) = pieces.split().expect("splits");
     assert_eq!(cause, pieces.decode().expect("decodes").cause);
 }

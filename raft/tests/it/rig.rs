@@ -24,8 +24,8 @@ use holdfast_raft::links::LoopLinks;
 use holdfast_raft::node::{EventRange, Node, NodeConfig, Poll};
 use holdfast_raft::rt::TaskGroup;
 use holdfast_raft::shard::{HistoryWait, SubmitError};
-use holdfast_storage::memory::{MemoryLog, MemoryStore};
 use holdfast_storage::Direction;
+use holdfast_storage::memory::{MemoryLog, MemoryStore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
