@@ -3,12 +3,13 @@
 //! A write that was not synced when the power went may be there in part: its beginning, some of its
 //! sectors, zeroes where the rest should be. RocksDB forgives a file that ends inside its last
 //! record and refuses one whose last record has its full length but not its contents. Both are
-//! legal after a power loss, so the second is made the first before RocksDB looks: the file is cut
-//! where the torn record begins.
+//! legal after a power loss, so when RocksDB refuses a folder, the second is made the first: the
+//! file is cut where the torn record begins, and RocksDB looks once more. A refused start leaves
+//! table files behind that nothing refers to, and changes nothing that a second one reads.
 //!
 //! It is cut only when the bad record can be a torn last write: no later record begins behind it
 //! (one write is in flight at a time), and zeroes stand where it should go on. Anything else is
-//! damage, which RocksDB reports and which is refused.
+//! damage, and stays refused.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -26,9 +27,22 @@ const LAST: u8 = 4;
 const SECTOR: usize = 512;
 const ZEROES: usize = 8;
 
+/// Opens a RocksDB folder with `open`: a second time when it was damaged by no more than a torn
+/// tail, which is cut off.
+pub(super) fn open<T>(
+    folder: &Path,
+    open: impl Fn() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
+    match open() {
+        Err(StorageError::Corrupt(_)) if cut(folder)? => open(),
+        other => other,
+    }
+}
+
 /// Cuts the torn tail of the newest write-ahead file and of the current manifest of a RocksDB
-/// folder, if they have one. Nothing happens to a folder that does not exist.
-pub(super) fn cut(folder: &Path) -> Result<(), StorageError> {
+/// folder, and says whether one of them had one.
+fn cut(folder: &Path) -> Result<bool, StorageError> {
+    let mut torn = false;
     for file in [newest_wal(folder), manifest(folder)].into_iter().flatten() {
         let bytes = fs::read(&file).map_err(|why| super::failed("reading a record file", &why))?;
         let Some(at) = torn_at(&bytes) else { continue };
@@ -44,8 +58,9 @@ pub(super) fn cut(folder: &Path) -> Result<(), StorageError> {
             .open(&file)
             .and_then(shorten)
             .map_err(|why| super::failed("cutting a torn tail", &why))?;
+        torn = true;
     }
-    Ok(())
+    Ok(torn)
 }
 
 /// The write-ahead file with the highest number that is not empty.
@@ -95,7 +110,7 @@ fn torn_at(bytes: &[u8]) -> Option<usize> {
         }
     }
     let torn = !another_begins(bytes, at) && goes_on_in_zeroes(bytes, at);
-    torn.then_some(began.min(at))
+    torn.then_some(began)
 }
 
 /// Type and length of the sound record at `at`.
@@ -122,7 +137,8 @@ fn another_begins(bytes: &[u8], at: usize) -> bool {
     })
 }
 
-/// Whether the write that goes on at `at` lacks its end, or a sector of it. The rest of the sector
+/// Whether the write that goes on at `at` lacks its end, or a sector of it, be it the last one that
+/// holds no more than its last few bytes. The rest of the sector
 /// in which it goes on counts when a header would fit: that much of a record is never all zeroes.
 fn goes_on_in_zeroes(bytes: &[u8], at: usize) -> bool {
     let rest = &bytes[at..];
@@ -131,7 +147,7 @@ fn goes_on_in_zeroes(bytes: &[u8], at: usize) -> bool {
     let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     tail >= ZEROES.min(rest.len())
         || (begun.len() >= HEADER && zero(begun))
-        || sectors.chunks_exact(SECTOR).any(zero)
+        || sectors.chunks(SECTOR).any(zero)
 }
 
 #[cfg(test)]
@@ -202,6 +218,18 @@ mod tests {
         let sector = sector.next_multiple_of(SECTOR);
         torn[sector..sector + 4096].fill(0);
         assert_eq!(torn_at(&torn), Some(before));
+    }
+
+    #[test]
+    fn a_last_record_that_lacks_the_few_bytes_in_its_last_sector_is_cut() {
+        let before = file(&[300]).len();
+        for over in 1..20 {
+            let whole = file(&[300, 3 * SECTOR + over - before - HEADER]);
+            assert_eq!(whole.len(), 3 * SECTOR + over);
+            let mut torn = whole.clone();
+            torn[3 * SECTOR..].fill(0);
+            assert_eq!(torn_at(&torn), Some(before), "{over} bytes");
+        }
     }
 
     #[test]

@@ -78,14 +78,17 @@ fn damage_before_the_tail_refuses_to_open() {
         for part in 1..4 {
             let copy = image(killed.path());
             flip(&copy.path().join("log").join(file.file_name().expect("a name")), size * part / 4);
-            let opened = Opened::open(copy.path(), &settings());
-            let why = opened.err().expect("refused");
-            assert!(
-                matches!(why, OpenError::Storage(StorageError::Corrupt(_))),
-                "{extension} at {part}/4 of {} with {}: {why:?}",
-                bytes.len(),
-                mark.len()
-            );
+            // Nor does a refused start leave anything behind that a later one would take.
+            for start in 1..=3 {
+                let opened = Opened::open(copy.path(), &settings());
+                let why = opened.err().expect("refused");
+                assert!(
+                    matches!(why, OpenError::Storage(StorageError::Corrupt(_))),
+                    "{extension} at {part}/4 of {} with {}, start {start}: {why:?}",
+                    bytes.len(),
+                    mark.len()
+                );
+            }
         }
     }
 }
@@ -108,13 +111,24 @@ fn a_torn_tail_is_cut_off() {
     let size = fs::metadata(&file).expect("is there").len();
     assert!(size < known);
     let mut last = 0;
-    for cut in (0..=size).step_by(23).chain([size]) {
+    let cut = |at, then| {
         let copy = image(more.path());
         let torn = fs::OpenOptions::new().write(true).open(copy.path().join("log").join(name));
-        torn.and_then(|file| file.set_len(cut)).expect("cuts");
-        let found = opens_with(copy.path()).expect("a torn tail opens");
+        torn.and_then(|file| file.set_len(at).and_then(|()| file.set_len(then))).expect("cuts");
+        opens_with(copy.path()).unwrap_or_else(|| panic!("a torn tail opens, {at} of {then}"))
+    };
+    for at in (0..=size).step_by(23).chain([size]) {
+        let found = cut(at, at);
         assert!((ENTRIES..=ENTRIES + 3).contains(&found), "{found} entries");
         assert!(found >= last, "a longer file has fewer entries");
+        last = found;
+    }
+    assert_eq!(last, ENTRIES + 3);
+    // The file has its length, and zeroes from a sector on.
+    last = 0;
+    for at in (0..=size).step_by(512).chain([size]) {
+        let found = cut(at, size);
+        assert!(found >= last.max(ENTRIES), "{found} entries, {at} bytes of {size}");
         last = found;
     }
     assert_eq!(last, ENTRIES + 3);
