@@ -9,9 +9,11 @@
 //!
 //! It is cut only when the bad record can be a torn last write: no later record begins behind it
 //! (one write is in flight at a time), and zeroes stand where it should go on. Anything else is
-//! damage, and stays refused.
+//! damage, and stays refused. One kind of it RocksDB passes over in silence, so that is looked for
+//! before each start: zeroes where a record should begin, and something behind them.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::StorageError;
@@ -33,9 +35,53 @@ pub(super) fn open<T>(
     folder: &Path,
     open: impl Fn() -> Result<T, StorageError>,
 ) -> Result<T, StorageError> {
+    if passed_over(folder)?.is_some() {
+        cut(folder)?;
+        if let Some(file) = passed_over(folder)? {
+            let file = file.display();
+            return Err(StorageError::Corrupt(format!("zeroes in the middle of {file}")));
+        }
+    }
     match open() {
         Err(StorageError::Corrupt(_)) if cut(folder)? => open(),
         other => other,
+    }
+}
+
+/// The first record file of the folder with something that RocksDB would not see.
+fn passed_over(folder: &Path) -> Result<Option<PathBuf>, StorageError> {
+    let mut files: Vec<PathBuf> = wals(folder).into_iter().map(|(_, path)| path).collect();
+    files.extend(manifest(folder));
+    for path in files {
+        let found = File::open(&path).and_then(hides);
+        if found.map_err(|why| super::failed("reading a record file", &why))? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether there is anything behind zeroes where a record should begin. RocksDB takes those for
+/// room that was never used and leaves out the rest of their block without a word. Looks at the
+/// headers only, block by block: what they say of their records is RocksDB's to check.
+fn hides(mut file: impl Read) -> io::Result<bool> {
+    let mut block = Vec::with_capacity(BLOCK);
+    let mut unused = false;
+    loop {
+        block.clear();
+        if file.by_ref().take(BLOCK as u64).read_to_end(&mut block)? == 0 {
+            return Ok(false);
+        }
+        let mut at = 0;
+        while let Some(&[_, _, _, _, low, high, kind]) = block.get(at..at + HEADER)
+            && !unused
+        {
+            unused = [low, high, kind] == [0; 3];
+            at += if unused { 0 } else { HEADER + usize::from(u16::from_le_bytes([low, high])) };
+        }
+        if unused && block[at..].iter().any(|byte| *byte != 0) {
+            return Ok(true);
+        }
     }
 }
 
@@ -43,7 +89,8 @@ pub(super) fn open<T>(
 /// folder, and says whether one of them had one.
 fn cut(folder: &Path) -> Result<bool, StorageError> {
     let mut torn = false;
-    for file in [newest_wal(folder), manifest(folder)].into_iter().flatten() {
+    let newest = wals(folder).into_iter().max().map(|(_, path)| path);
+    for file in newest.into_iter().chain(manifest(folder)) {
         let bytes = fs::read(&file).map_err(|why| super::failed("reading a record file", &why))?;
         let Some(at) = torn_at(&bytes) else { continue };
         tracing::warn!(
@@ -63,16 +110,16 @@ fn cut(folder: &Path) -> Result<bool, StorageError> {
     Ok(torn)
 }
 
-/// The write-ahead file with the highest number that is not empty.
-fn newest_wal(folder: &Path) -> Option<PathBuf> {
-    let files = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+/// The write-ahead files that are not empty, with their numbers.
+fn wals(folder: &Path) -> Vec<(u64, PathBuf)> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let numbered = files.filter_map(|path| {
         let wal = path.extension()? == "log";
         let number: u64 = path.file_stem()?.to_str()?.parse().ok()?;
         let filled = fs::metadata(&path).ok()?.len() > 0;
         (wal && filled).then_some((number, path))
     });
-    numbered.max().map(|(_, path)| path)
+    numbered.collect()
 }
 
 /// The manifest that CURRENT names.
@@ -248,6 +295,22 @@ mod tests {
         let at = file(&[300]).len() + HEADER + 100;
         bad[at..at + 4096].fill(0);
         assert_eq!(torn_at(&bad), None);
+    }
+
+    #[test]
+    fn what_rocksdb_would_pass_over_is_seen() {
+        let whole = file(&[SECTOR - HEADER, 900, 40_000, 20]);
+        assert!(!hides(&whole[..]).expect("reads"));
+        // Zeroes to the end are room that was never used, as far as anyone can tell.
+        for at in [0, SECTOR, whole.len() - 20 - HEADER, whole.len()] {
+            let mut cut = whole.clone();
+            cut[at..].fill(0);
+            assert!(!hides(&cut[..]).expect("reads"), "{at}");
+            cut[at..].copy_from_slice(&whole[at..]);
+            cut[at.min(whole.len() - 20)..][..7].fill(0);
+            let begins = at < whole.len();
+            assert_eq!(hides(&cut[..]).expect("reads"), begins, "{at}");
+        }
     }
 
     #[test]

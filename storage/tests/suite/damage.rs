@@ -158,3 +158,33 @@ fn no_flipped_bit_goes_unnoticed() {
     // Diaries and empty files can be flipped without harm.
     assert!(intact > 0 && noticed > 20, "{intact} intact, {noticed} noticed");
 }
+
+/// A sector that reads as zeroes, in the middle of what was synced since the tables were flushed,
+/// so that no mark of theirs tells of it. RocksDB takes such a sector for room that was never used
+/// when a record should begin in it, and leaves out the rest of its block without a word.
+#[test]
+fn a_sector_of_zeroes_in_the_log_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let opened = Opened::open(folder.path(), &settings()).expect("opens");
+    opened.store.flush().expect("flushes");
+    append(&*opened.log, 1..=ENTRIES);
+    let killed = image(folder.path());
+    drop(opened);
+    let name = log_file(killed.path(), "log");
+    let bytes = fs::read(&name).expect("reads");
+    let name = name.strip_prefix(killed.path()).expect("below");
+    // Where the last record begins, whose damage is a torn write and therefore legal.
+    let last = bytes.len() - bytes.len() / ENTRIES as usize;
+    let (mut refused, mut quiet) = (0, Vec::new());
+    for at in (0..last - 512).step_by(512) {
+        let copy = image(killed.path());
+        let mut bad = bytes.clone();
+        bad[at..at + 512].fill(0);
+        fs::write(copy.path().join(name), bad).expect("writes");
+        match opens_with(copy.path()) {
+            Some(found) => quiet.push((at, found)),
+            None => refused += 1,
+        }
+    }
+    assert_eq!(quiet, [], "{refused} refused");
+}
