@@ -184,16 +184,15 @@ fn another_begins(bytes: &[u8], at: usize) -> bool {
     })
 }
 
-/// Whether the write that goes on at `at` lacks its end, or a sector of it, be it the last one that
-/// holds no more than its last few bytes. The rest of the sector
-/// in which it goes on counts when a header would fit: that much of a record is never all zeroes.
+/// Whether the write that goes on at `at` lacks its end or a sector of it: be it the last one, with
+/// no more than its last few bytes, or the first, with the first few bytes of a checksum.
 fn goes_on_in_zeroes(bytes: &[u8], at: usize) -> bool {
     let rest = &bytes[at..];
     let tail = rest.iter().rev().take_while(|byte| **byte == 0).count();
     let (begun, sectors) = rest.split_at(rest.len().min(at.next_multiple_of(SECTOR) - at));
     let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     tail >= ZEROES.min(rest.len())
-        || (begun.len() >= HEADER && zero(begun))
+        || (!begun.is_empty() && zero(begun))
         || sectors.chunks(SECTOR).any(zero)
 }
 
@@ -287,6 +286,17 @@ mod tests {
         let mut torn = file(&[lengths[0], 9000]);
         torn[before..before + 13].fill(0);
         assert_eq!(torn_at(&torn), Some(before));
+    }
+
+    #[test]
+    fn a_last_record_that_lacks_a_part_of_its_header_is_cut() {
+        const PAGE: usize = 4096;
+        for missing in 1..20 {
+            let before = PAGE - missing;
+            let mut torn = file(&[before - HEADER, 9000]);
+            torn[before..PAGE].fill(0);
+            assert_eq!(torn_at(&torn), Some(before), "{missing} bytes");
+        }
     }
 
     #[test]
