@@ -3,10 +3,12 @@
 //!
 //! Map: `client` speaks the API, `script` is the workflow of the measurements, `history` checks and
 //! prints histories, `server` starts and kills, `process` and `sample` measure, `powerloss` is what
-//! a disk keeps (its other half is `powerloss/shim.c`), `crash` is the crash suites.
+//! a disk keeps (its other half is `powerloss/shim.c`), `crash` is the crash suites, `enumeration`
+//! cuts the power of the log and the tables at every point.
 
 pub mod client;
 pub mod crash;
+pub mod enumeration;
 pub mod history;
 pub mod powerloss;
 pub mod process;

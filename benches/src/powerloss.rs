@@ -247,6 +247,36 @@ enum Begun {
     Everything,
 }
 
+/// A journal of the shim, to be followed record by record.
+pub struct Journal {
+    from: BufReader<File>,
+}
+
+impl Journal {
+    /// From its beginning.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { from: BufReader::new(File::open(path)?) })
+    }
+}
+
+/// What one record of a journal told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A file was written to, or its size was set (then there are no bytes).
+    Written {
+        /// Its name.
+        path: String,
+        /// What was written.
+        bytes: Vec<u8>,
+    },
+    /// This name was made, moved, linked or removed.
+    Named(String),
+    /// A sync came to its end.
+    Synced,
+    /// Nothing that a disk would keep.
+    Nothing,
+}
+
 /// The files below one folder, now and as far as they are safe.
 #[derive(Default)]
 pub struct Disk {
@@ -289,11 +319,32 @@ impl Disk {
 
     /// Follows the journal to its end, or to where it is cut off. Says how many syncs it saw.
     pub fn replay(&mut self, journal: &Path) -> Fallible<u64> {
-        let mut from = BufReader::new(File::open(journal)?);
-        while let Some(record) = Record::read(&mut from)? {
+        let mut journal = Journal::open(journal)?;
+        while let Some(record) = Record::read(&mut journal.from)? {
             self.follow(record)?;
         }
         Ok(self.syncs)
+    }
+
+    /// Follows the journal by one record and says what it told; `None` at the end.
+    pub fn step(&mut self, journal: &mut Journal) -> Fallible<Option<Event>> {
+        let Some(record) = Record::read(&mut journal.from)? else { return Ok(None) };
+        let event = match record.kind {
+            3 => Event::Written { path: self.path(record.inode)?, bytes: record.first.clone() },
+            4 | 5 => Event::Written { path: self.path(record.inode)?, bytes: Vec::new() },
+            7 => Event::Synced,
+            2 | 8..=12 => Event::Named(record.first()?),
+            _ => Event::Nothing,
+        };
+        self.follow(record)?;
+        Ok(Some(event))
+    }
+
+    /// A name of an open file; of one that has none any more, nothing.
+    fn path(&self, number: u64) -> Fallible<String> {
+        let entry = Entry::File(self.inode(number)?);
+        let named = self.now.iter().find(|(_, found)| **found == entry);
+        Ok(named.map(|(path, _)| path.clone()).unwrap_or_default())
     }
 
     fn follow(&mut self, record: Record) -> Fallible<()> {
@@ -421,9 +472,8 @@ impl Disk {
         Ok(if found.len() > 1 { found } else { Vec::new() })
     }
 
-    /// Cuts the power: replaces the folder by what `tear` and the seed leave of it. Says what was
-    /// not safe.
-    pub fn cut(&self, root: &Path, tear: Tear, rng: &mut Rng) -> io::Result<String> {
+    /// What `tear` and the seed leave when the power goes now, and what was not safe.
+    pub fn left(&self, tear: Tear, rng: &mut Rng) -> (Image, String) {
         let mut names = self.safe.clone();
         let unsafe_names = self.naming.iter().filter(|(_, waits)| !waits.is_empty()).count();
         let mut stay = match tear {
@@ -437,24 +487,50 @@ impl Disk {
                 stay -= usize::from(!waits.is_empty());
             }
         }
-        fs::remove_dir_all(root)?;
-        fs::create_dir(root)?;
         let mut lost = vec![format!("{unsafe_names} names")];
-        for (path, entry) in &names {
-            match entry {
-                Entry::Folder => fs::create_dir(root.join(path))?,
+        let mut image = Image::new();
+        for (path, entry) in names {
+            let content = match entry {
+                Entry::Folder => None,
                 Entry::File(inode) => {
-                    let inode = &self.inodes[*inode];
+                    let inode = &self.inodes[inode];
                     let bytes: usize = inode.open.iter().map(size).sum();
                     if bytes > 0 {
                         lost.push(format!("{bytes} bytes of {path} after {}", inode.safe.len()));
                     }
-                    fs::write(root.join(path), inode.torn(tear, rng))?;
+                    Some(inode.torn(tear, rng))
                 }
-            }
+            };
+            image.insert(path, content);
         }
-        Ok(lost.join(", "))
+        (image, lost.join(", "))
     }
+
+    /// Cuts the power: replaces the folder by what `tear` and the seed leave of it. Says what was
+    /// not safe.
+    pub fn cut(&self, root: &Path, tear: Tear, rng: &mut Rng) -> io::Result<String> {
+        let (image, lost) = self.left(tear, rng);
+        write(&image, root)?;
+        Ok(lost)
+    }
+}
+
+/// A folder: its names, and what each is: `None` for a folder, bytes for a file.
+pub type Image = BTreeMap<String, Option<Vec<u8>>>;
+
+/// Replaces a folder, if there is one, by an image.
+pub fn write(image: &Image, root: &Path) -> io::Result<()> {
+    if root.exists() {
+        fs::remove_dir_all(root)?;
+    }
+    fs::create_dir(root)?;
+    for (path, content) in image {
+        match content {
+            None => fs::create_dir(root.join(path))?,
+            Some(bytes) => fs::write(root.join(path), bytes)?,
+        }
+    }
+    Ok(())
 }
 
 fn size(data: &Data) -> usize {

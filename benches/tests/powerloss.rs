@@ -1,10 +1,10 @@
 //! The shim and the model of the disk, on a program whose every write is known:
-//! `src/bin/powerloss-child.rs`, started under the shim.
+//! `src/bin/powerloss-child.rs`, started under the shim. Then the log and the tables on that disk.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Output};
 
 use holdfast_benches::powerloss::{Disk, TEARS, Tear, build_shim, watch};
 use holdfast_benches::rng::Rng;
@@ -133,4 +133,29 @@ fn names_are_safe_once_their_folder_is() {
         some.iter().all(|files| content(files, "safe/link").is_none()
             || content(files, "safe/removed").is_none())
     );
+}
+
+/// Cuts the power of the log and the tables at one of so many points.
+fn enumerate(flags: &[&str]) -> (ExitStatus, String) {
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_crash")).arg("--enumerate").args(flags).output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    // Not captured: the counts are to be seen.
+    holdfast_benches::say(&text);
+    (status, text)
+}
+
+/// The bounded form of `target/release/crash --enumerate`, which cuts at every point.
+#[test]
+fn the_log_and_the_tables_survive_a_power_loss_at_any_point() {
+    let (status, text) = enumerate(&["--every", "5"]);
+    assert!(status.success(), "{text}");
+}
+
+/// The control: without syncs of the log it must find what is lost.
+#[test]
+fn without_syncs_the_enumeration_finds_differences() {
+    let (status, text) = enumerate(&["--every", "150", "--no-sync"]);
+    assert_eq!(status.code(), Some(1), "{text}");
+    assert!(text.contains("DIFFERENCE"), "{text}");
 }

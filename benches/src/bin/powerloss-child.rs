@@ -1,5 +1,6 @@
-//! A program whose every write is known, for the tests of the shim: `powerloss-child SCENARIO
-//! FOLDER` does what its scenario's function says, in that folder.
+//! The program under the shim: `powerloss-child SCENARIO FOLDER` does what its scenario's function
+//! says, in that folder. Two of them make writes that are all known, for the tests of the shim; the
+//! others work with the real log and tables.
 #![expect(clippy::unwrap_used, reason = "its test wants it to end on any error")]
 
 use std::fs::{self, File, OpenOptions};
@@ -8,6 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use holdfast_benches::enumeration;
+
 fn main() {
     let words: Vec<String> = std::env::args().collect();
     match &words[..] {
@@ -15,7 +18,11 @@ fn main() {
             write_in_every_way(Path::new(root));
         }
         [_, scenario, root] if scenario == "change_names" => change_names(Path::new(root)),
-        _ => panic!("powerloss-child write_in_every_way|change_names FOLDER"),
+        [_, scenario, root] if scenario == "play" => enumeration::play(Path::new(root)).unwrap(),
+        [_, scenario, root] if scenario == "recover" => {
+            enumeration::recover(Path::new(root)).unwrap();
+        }
+        _ => panic!("powerloss-child write_in_every_way|change_names|play|recover FOLDER"),
     }
 }
 

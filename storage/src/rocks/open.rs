@@ -52,21 +52,15 @@ impl Opened {
             );
             return Err(OpenError::Format { path: path.to_path_buf(), why });
         }
-        for folder in ["log", "tables"] {
-            torn::cut(&path.join(folder))?;
-        }
-        let log = Arc::new(RocksLog::open(
-            &path.join("log"),
-            settings.log.clone(),
-            Some(Arc::clone(&lock)),
-            Arc::clone(&settings.on_fatal),
-        )?);
-        let store = Arc::new(RocksStore::open(
-            &path.join("tables"),
-            &settings.tables,
-            Arc::clone(&log),
-            lock,
-        )?);
+        let (folder, tables) = (path.join("log"), path.join("tables"));
+        let log = Arc::new(torn::open(&folder, || {
+            let (limits, lock) = (settings.log.clone(), Some(Arc::clone(&lock)));
+            RocksLog::open(&folder, limits, lock, Arc::clone(&settings.on_fatal))
+        })?);
+        let store = Arc::new(torn::open(&tables, || {
+            let (log, lock) = (Arc::clone(&log), Arc::clone(&lock));
+            RocksStore::open(&tables, &settings.tables, log, lock)
+        })?);
         let lost = store.compare(0..=format.shards)?;
         for group in &lost {
             tracing::error!(group, "the log has lost writes that it had synced");

@@ -3,14 +3,17 @@
 //! A write that was not synced when the power went may be there in part: its beginning, some of its
 //! sectors, zeroes where the rest should be. RocksDB forgives a file that ends inside its last
 //! record and refuses one whose last record has its full length but not its contents. Both are
-//! legal after a power loss, so the second is made the first before RocksDB looks: the file is cut
-//! where the torn record begins.
+//! legal after a power loss, so when RocksDB refuses a folder, the second is made the first: the
+//! file is cut where the torn record begins, and RocksDB looks once more. A refused start leaves
+//! table files behind that nothing refers to, and changes nothing that a second one reads.
 //!
 //! It is cut only when the bad record can be a torn last write: no later record begins behind it
 //! (one write is in flight at a time), and zeroes stand where it should go on. Anything else is
-//! damage, which RocksDB reports and which is refused.
+//! damage, and stays refused. One kind of it RocksDB passes over in silence, so that is looked for
+//! before each start: zeroes where a record should begin, and something behind them.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::StorageError;
@@ -26,10 +29,68 @@ const LAST: u8 = 4;
 const SECTOR: usize = 512;
 const ZEROES: usize = 8;
 
+/// Opens a RocksDB folder with `open`: a second time when it was damaged by no more than a torn
+/// tail, which is cut off.
+pub(super) fn open<T>(
+    folder: &Path,
+    open: impl Fn() -> Result<T, StorageError>,
+) -> Result<T, StorageError> {
+    if passed_over(folder)?.is_some() {
+        cut(folder)?;
+        if let Some(file) = passed_over(folder)? {
+            let file = file.display();
+            return Err(StorageError::Corrupt(format!("zeroes in the middle of {file}")));
+        }
+    }
+    match open() {
+        Err(StorageError::Corrupt(_)) if cut(folder)? => open(),
+        other => other,
+    }
+}
+
+/// The first record file of the folder with something that RocksDB would not see.
+fn passed_over(folder: &Path) -> Result<Option<PathBuf>, StorageError> {
+    let mut files: Vec<PathBuf> = wals(folder).into_iter().map(|(_, path)| path).collect();
+    files.extend(manifest(folder));
+    for path in files {
+        let found = File::open(&path).and_then(hides);
+        if found.map_err(|why| super::failed("reading a record file", &why))? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether there is anything behind zeroes where a record should begin. RocksDB takes those for
+/// room that was never used and leaves out the rest of their block without a word. Looks at the
+/// headers only, block by block: what they say of their records is RocksDB's to check.
+fn hides(mut file: impl Read) -> io::Result<bool> {
+    let mut block = Vec::with_capacity(BLOCK);
+    let mut unused = false;
+    loop {
+        block.clear();
+        if file.by_ref().take(BLOCK as u64).read_to_end(&mut block)? == 0 {
+            return Ok(false);
+        }
+        let mut at = 0;
+        while let Some(&[_, _, _, _, low, high, kind]) = block.get(at..at + HEADER)
+            && !unused
+        {
+            unused = [low, high, kind] == [0; 3];
+            at += if unused { 0 } else { HEADER + usize::from(u16::from_le_bytes([low, high])) };
+        }
+        if unused && block[at..].iter().any(|byte| *byte != 0) {
+            return Ok(true);
+        }
+    }
+}
+
 /// Cuts the torn tail of the newest write-ahead file and of the current manifest of a RocksDB
-/// folder, if they have one. Nothing happens to a folder that does not exist.
-pub(super) fn cut(folder: &Path) -> Result<(), StorageError> {
-    for file in [newest_wal(folder), manifest(folder)].into_iter().flatten() {
+/// folder, and says whether one of them had one.
+fn cut(folder: &Path) -> Result<bool, StorageError> {
+    let mut torn = false;
+    let newest = wals(folder).into_iter().max().map(|(_, path)| path);
+    for file in newest.into_iter().chain(manifest(folder)) {
         let bytes = fs::read(&file).map_err(|why| super::failed("reading a record file", &why))?;
         let Some(at) = torn_at(&bytes) else { continue };
         tracing::warn!(
@@ -44,20 +105,21 @@ pub(super) fn cut(folder: &Path) -> Result<(), StorageError> {
             .open(&file)
             .and_then(shorten)
             .map_err(|why| super::failed("cutting a torn tail", &why))?;
+        torn = true;
     }
-    Ok(())
+    Ok(torn)
 }
 
-/// The write-ahead file with the highest number that is not empty.
-fn newest_wal(folder: &Path) -> Option<PathBuf> {
-    let files = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+/// The write-ahead files that are not empty, with their numbers.
+fn wals(folder: &Path) -> Vec<(u64, PathBuf)> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let numbered = files.filter_map(|path| {
         let wal = path.extension()? == "log";
         let number: u64 = path.file_stem()?.to_str()?.parse().ok()?;
         let filled = fs::metadata(&path).ok()?.len() > 0;
         (wal && filled).then_some((number, path))
     });
-    numbered.max().map(|(_, path)| path)
+    numbered.collect()
 }
 
 /// The manifest that CURRENT names.
@@ -95,7 +157,7 @@ fn torn_at(bytes: &[u8]) -> Option<usize> {
         }
     }
     let torn = !another_begins(bytes, at) && goes_on_in_zeroes(bytes, at);
-    torn.then_some(began.min(at))
+    torn.then_some(began)
 }
 
 /// Type and length of the sound record at `at`.
@@ -122,16 +184,16 @@ fn another_begins(bytes: &[u8], at: usize) -> bool {
     })
 }
 
-/// Whether the write that goes on at `at` lacks its end, or a sector of it. The rest of the sector
-/// in which it goes on counts when a header would fit: that much of a record is never all zeroes.
+/// Whether the write that goes on at `at` lacks its end or a sector of it: be it the last one, with
+/// no more than its last few bytes, or the first, with the first few bytes of a checksum.
 fn goes_on_in_zeroes(bytes: &[u8], at: usize) -> bool {
     let rest = &bytes[at..];
     let tail = rest.iter().rev().take_while(|byte| **byte == 0).count();
     let (begun, sectors) = rest.split_at(rest.len().min(at.next_multiple_of(SECTOR) - at));
     let zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
     tail >= ZEROES.min(rest.len())
-        || (begun.len() >= HEADER && zero(begun))
-        || sectors.chunks_exact(SECTOR).any(zero)
+        || (!begun.is_empty() && zero(begun))
+        || sectors.chunks(SECTOR).any(zero)
 }
 
 #[cfg(test)]
@@ -205,6 +267,18 @@ mod tests {
     }
 
     #[test]
+    fn a_last_record_that_lacks_the_few_bytes_in_its_last_sector_is_cut() {
+        let before = file(&[300]).len();
+        for over in 1..20 {
+            let whole = file(&[300, 3 * SECTOR + over - before - HEADER]);
+            assert_eq!(whole.len(), 3 * SECTOR + over);
+            let mut torn = whole.clone();
+            torn[3 * SECTOR..].fill(0);
+            assert_eq!(torn_at(&torn), Some(before), "{over} bytes");
+        }
+    }
+
+    #[test]
     fn a_last_record_that_lacks_the_few_bytes_before_a_block_is_cut() {
         let lengths = [BLOCK - HEADER - 13];
         let before = file(&lengths).len();
@@ -215,11 +289,38 @@ mod tests {
     }
 
     #[test]
+    fn a_last_record_that_lacks_a_part_of_its_header_is_cut() {
+        const PAGE: usize = 4096;
+        for missing in 1..20 {
+            let before = PAGE - missing;
+            let mut torn = file(&[before - HEADER, 9000]);
+            torn[before..PAGE].fill(0);
+            assert_eq!(torn_at(&torn), Some(before), "{missing} bytes");
+        }
+    }
+
+    #[test]
     fn damage_before_the_tail_is_not_cut() {
         let mut bad = file(&[300, 20_000, 40]);
         let at = file(&[300]).len() + HEADER + 100;
         bad[at..at + 4096].fill(0);
         assert_eq!(torn_at(&bad), None);
+    }
+
+    #[test]
+    fn what_rocksdb_would_pass_over_is_seen() {
+        let whole = file(&[SECTOR - HEADER, 900, 40_000, 20]);
+        assert!(!hides(&whole[..]).expect("reads"));
+        // Zeroes to the end are room that was never used, as far as anyone can tell.
+        for at in [0, SECTOR, whole.len() - 20 - HEADER, whole.len()] {
+            let mut cut = whole.clone();
+            cut[at..].fill(0);
+            assert!(!hides(&cut[..]).expect("reads"), "{at}");
+            cut[at..].copy_from_slice(&whole[at..]);
+            cut[at.min(whole.len() - 20)..][..7].fill(0);
+            let begins = at < whole.len();
+            assert_eq!(hides(&cut[..]).expect("reads"), begins, "{at}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the suite runs on.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -82,10 +83,43 @@ impl Bed {
         }
     }
 
+    /// The same, and the disk did not keep everything either: `lose` takes away from its files what
+    /// was not synced.
+    pub(crate) fn crash_losing(self, lose: impl FnOnce(&Path)) -> Bed {
+        match &self.kind {
+            Kind::Rocks { folder, settings } => {
+                let left = image(folder.path());
+                lose(left.path());
+                Bed::open(left, settings.clone())
+            }
+            Kind::Memory { .. } => self.crash(),
+        }
+    }
+
+    /// Where its files are. None in memory.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Rocks { folder, .. } => Some(folder.path()),
+            Kind::Memory { .. } => None,
+        }
+    }
+
     /// Waits until everything so far is synced.
     pub(crate) fn settle(&self) {
         synced(|done| self.log.save_vote(GroupId::MAX, Bytes::from("settle"), done));
     }
+}
+
+/// The files of the write-ahead log of a RocksDB folder with their sizes, by name.
+pub(crate) fn wals(folder: &Path) -> BTreeMap<String, u64> {
+    let sized = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.ok()?.path();
+        let wal = path.extension()? == "log";
+        let name = path.file_name()?.to_str()?.to_owned();
+        // It may be gone by now: then it is no longer needed.
+        wal.then(|| Some((name, fs::metadata(&path).ok()?.len())))?
+    };
+    fs::read_dir(folder).expect("lists").filter_map(sized).collect()
 }
 
 /// A copy of a folder in use: what a process that is killed now leaves behind. Files are copied one

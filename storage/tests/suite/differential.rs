@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_storage::Direction::{self, Backward, Forward};
-use holdfast_storage::{LogState, View};
+use holdfast_storage::{Done, LogState, View};
 use proptest::prelude::*;
 
 use crate::bed::{Bed, entries, ignored, rows, set, synced, unset, words};
 
 #[derive(Clone, Debug)]
-enum StoreCall {
+pub(crate) enum StoreCall {
     Apply(Vec<(String, Option<u8>)>),
     Flush,
     Open(u8),
@@ -45,9 +45,14 @@ fn store_call() -> impl Strategy<Value = StoreCall> {
     ]
 }
 
-struct StoreUnderTest {
-    bed: Bed,
-    views: BTreeMap<u8, Box<dyn View>>,
+/// Most values are short; some go over a block of a file.
+fn text(value: u8) -> String {
+    value.to_string().repeat(if value < 250 { 1 } else { 1500 })
+}
+
+pub(crate) struct StoreUnderTest {
+    pub(crate) bed: Bed,
+    pub(crate) views: BTreeMap<u8, Box<dyn View>>,
 }
 
 impl StoreUnderTest {
@@ -59,12 +64,12 @@ impl StoreUnderTest {
     }
 
     /// Makes the call and says what it gave.
-    fn call(mut self, call: &StoreCall) -> (StoreUnderTest, String) {
+    pub(crate) fn call(mut self, call: &StoreCall) -> (StoreUnderTest, String) {
         let store = &self.bed.store;
         let said = match call {
             StoreCall::Apply(batch) => {
                 let op = |(key, value): &(String, Option<u8>)| match value {
-                    Some(value) => set(key, &value.to_string()),
+                    Some(value) => set(key, &text(*value)),
                     None => unset(key),
                 };
                 store.apply(batch.iter().map(op).collect()).expect("applies");
@@ -103,7 +108,7 @@ impl StoreUnderTest {
 }
 
 #[derive(Clone, Debug)]
-enum LogCall {
+pub(crate) enum LogCall {
     Append { group: u32, count: u64, new_term: bool },
     Truncate { group: u32, back: u64 },
     TruncateAll { group: u32 },
@@ -136,19 +141,32 @@ fn log_call() -> impl Strategy<Value = LogCall> {
     ]
 }
 
-struct LogUnderTest {
-    bed: Bed,
+pub(crate) struct LogUnderTest {
+    pub(crate) bed: Bed,
     /// Rises with each append of a new term, so that no two entries of an index are alike.
-    term: u64,
+    pub(crate) term: u64,
 }
 
 impl LogUnderTest {
-    fn end(&self, group: u32) -> (u64, u64) {
+    /// (term, index) of the last entry, or of the last purged.
+    pub(crate) fn end(&self, group: u32) -> (u64, u64) {
         let state = self.bed.log.state(group).expect("reads");
         state.last.or(state.purged).unwrap_or_default()
     }
 
-    fn call(mut self, call: &LogCall) -> (LogUnderTest, String) {
+    /// Makes the call, waits where the call says so, and says what it gave.
+    pub(crate) fn call(self, call: &LogCall) -> (LogUnderTest, String) {
+        match *call {
+            LogCall::Vote { group, vote } => {
+                synced(|done| self.bed.log.save_vote(group, Bytes::from(vec![vote]), done));
+                (self, String::new())
+            }
+            _ => self.begin(call, ignored()),
+        }
+    }
+
+    /// Makes the call. Where it is one that is told about its sync, `done` is.
+    pub(crate) fn begin(mut self, call: &LogCall, done: Done) -> (LogUnderTest, String) {
         let log = &self.bed.log;
         match *call {
             LogCall::Append { group, count, new_term } => {
@@ -157,7 +175,7 @@ impl LogUnderTest {
                     self.term += 1;
                 }
                 let term = if new_term { self.term } else { term.max(1) };
-                log.append(group, entries(term, end + 1..=end + count), ignored());
+                log.append(group, entries(term, end + 1..=end + count), done);
             }
             LogCall::Truncate { group, back } => {
                 log.truncate_after(group, Some(self.end(group).1.saturating_sub(back)));
@@ -174,9 +192,7 @@ impl LogUnderTest {
                 self.term += 1;
                 log.purge(group, (self.term, self.end(group).1 + more));
             }
-            LogCall::Vote { group, vote } => {
-                synced(|done| log.save_vote(group, Bytes::from(vec![vote]), done));
-            }
+            LogCall::Vote { group, vote } => log.save_vote(group, vec![vote].into(), done),
             LogCall::Committed { group, mark } => log.save_committed(group, vec![mark].into()),
             LogCall::Read { group, from, count, bytes } => {
                 let found = log.read(group, from, from + count, bytes).expect("reads");
@@ -193,13 +209,13 @@ impl LogUnderTest {
         (self, String::new())
     }
 
-    fn all(&self) -> Vec<(LogState, String)> {
+    pub(crate) fn all(&self) -> Vec<(LogState, String)> {
         let log = &*self.bed.log;
         let group = |group| (log.state(group).expect("reads"), words(log, group));
         (0..2).map(group).collect()
     }
 
-    fn synced(&self) -> Vec<Option<(u64, u64)>> {
+    pub(crate) fn synced(&self) -> Vec<Option<(u64, u64)>> {
         (0..2).map(|group| self.bed.log.synced(group)).collect()
     }
 }

@@ -8,6 +8,7 @@ mod differential;
 mod folder;
 mod golden;
 mod log;
+mod long;
 mod memory;
 mod store;
 
