@@ -2,6 +2,7 @@
 //! a copy that follows what is applied.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_engine::IdSource;
@@ -79,23 +80,35 @@ pub(crate) fn start(
     Ok((MetaHandle { group, commands, refresh }, RegistryWatch::new(shown), task))
 }
 
-/// The secret that seals tokens; the first leader that finds none makes one.
+/// How long a node waits before it tries again to make the token key.
+const KEY_AGAIN: Duration = Duration::from_millis(50);
+
+/// The secret that seals tokens. The first leader that finds none makes one; the others wait until
+/// they have applied it, since a node has no use of its own without.
 pub(crate) async fn token_secret(
     host: &Host,
     registry: &RegistryWatch,
     meta: &MetaHandle,
 ) -> Result<[u8; 32], crate::group::GroupError> {
-    meta.group.await_serving().await?;
+    let mut registry = registry.clone();
     loop {
-        let secret = registry.current().sealing_key().map(|key| key.secret.to_vec());
+        let secret = registry.newest().sealing_key().map(|key| key.secret.to_vec());
         if let Some(secret) = secret.and_then(|secret| secret.try_into().ok()) {
             return Ok(secret);
+        }
+        tokio::select! {
+            biased;
+            () = registry.changed() => continue,
+            serving = meta.group.await_serving() => drop(serving?),
         }
         let halves = [host.rng.next_u128().to_be_bytes(), host.rng.next_u128().to_be_bytes()];
         let secret = Bytes::from(halves.concat());
         // Does nothing when another node was quicker; its key is seen on the next look.
-        let _ = meta.command(Command::InstallTokenKey { secret }).await;
-        let _ = meta.catch_up().await;
+        let made = meta.command(Command::InstallTokenKey { secret }).await;
+        if made.is_err() || meta.catch_up().await.is_err() {
+            // A leader that is cut off still counts as one, and refuses at once.
+            tokio::time::sleep(KEY_AGAIN).await;
+        }
     }
 }
 

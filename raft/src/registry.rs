@@ -32,6 +32,18 @@ impl RegistryWatch {
         self.0.borrow().clone()
     }
 
+    /// The newest copy; [`RegistryWatch::changed`] waits for the one after it.
+    pub(crate) fn newest(&mut self) -> Arc<Registry> {
+        self.0.borrow_and_update().clone()
+    }
+
+    /// Waits for a newer copy than the last that was looked at. Never when none will come.
+    pub(crate) async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The view of a namespace for a decision of our own; of one that is gone, a view that lets
     /// what is left of it run out.
     pub(crate) fn view(&self, id: &NamespaceId) -> Arc<NamespaceView> {

@@ -213,11 +213,30 @@ pub(crate) async fn run(
             }
             End::Lost(why) => tracing::info!(shard = leading.shard, why, "reign over"),
         }
-        // What was proposed must have ended before the next reign reads the tables (DESIGN 3.2).
-        if leading.group.barrier().await.is_err() {
-            tracing::debug!(shard = leading.shard, "no barrier: leadership moved");
-        }
+        settle(&leading, term, &mut stop).await;
         while ended.try_recv().is_ok() {}
+    }
+}
+
+/// How long a leader that nobody follows waits before it proposes again.
+const BARRIER_AGAIN: Duration = Duration::from_millis(50);
+
+/// Waits until what was proposed has ended: the next reign of the term may not read the tables
+/// before (DESIGN 3.2). A leader cut off from its followers has proposals refused while it still
+/// counts as leader; reign after reign without a wait would take a whole core.
+async fn settle(leading: &Leading, term: u64, stop: &mut watch::Receiver<bool>) {
+    let mut leadership = leading.group.leadership();
+    let barrier = async {
+        while let Err(why) = leading.group.barrier().await {
+            tracing::debug!(shard = leading.shard, %why, "no barrier");
+            tokio::time::sleep(BARRIER_AGAIN).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stopped(stop) => {}
+        () = left(&mut leadership, term) => {}
+        () = barrier => {}
     }
 }
 

@@ -1,5 +1,6 @@
 //! Agreement as a whole. One binary: each one that uses openraft costs a minute to compile.
 
+mod cluster;
 mod common;
 mod crash;
 mod entry;

@@ -1,0 +1,148 @@
+//! Whole nodes as a cluster of three: what concerns several of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::common::{host, pass, run};
+use holdfast_engine::Input;
+use holdfast_engine::ids::Hlc;
+use holdfast_engine::namespace::registration;
+use holdfast_proto::common::WorkflowType;
+use holdfast_proto::taskqueue::TaskQueue;
+use holdfast_proto::workflowservice as rpc;
+use holdfast_raft::flusher::FlushOn;
+use holdfast_raft::host::{Clock, Host};
+use holdfast_raft::links::LoopLinks;
+use holdfast_raft::node::{Node, NodeConfig};
+use holdfast_raft::rt::TaskGroup;
+use holdfast_raft::seal::Purpose;
+use holdfast_raft::types::NodeId;
+use holdfast_storage::memory::{MemoryLog, MemoryStore};
+
+const NODES: [NodeId; 3] = [1, 2, 3];
+
+fn config(node_id: NodeId) -> NodeConfig {
+    let mut config = NodeConfig { node_id, members: NODES.into(), ..NodeConfig::sole(2) };
+    config.flush.on = FlushOn::Task;
+    config
+}
+
+/// Counts how often somebody looks at it: each turn of a shard's loop does.
+struct Watched {
+    began: tokio::time::Instant,
+    looks: AtomicU64,
+}
+
+impl Clock for Watched {
+    fn now(&self) -> Hlc {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        assert!(looks < 200_000, "a loop that never waits");
+        Hlc(1_700_000_000_000_000_000).after(self.began.elapsed())
+    }
+}
+
+/// Three nodes that are up.
+struct Three {
+    links: LoopLinks,
+    nodes: BTreeMap<NodeId, Node>,
+    tasks: BTreeMap<NodeId, Arc<TaskGroup>>,
+    clocks: BTreeMap<NodeId, Arc<Watched>>,
+}
+
+impl Three {
+    async fn start() -> Three {
+        let links = LoopLinks::new();
+        let (mut starts, mut nodes) = (BTreeMap::new(), BTreeMap::new());
+        let (mut tasks, mut clocks) = (BTreeMap::new(), BTreeMap::new());
+        for id in NODES {
+            let group = TaskGroup::new();
+            let (log, store) = (Arc::new(MemoryLog::new()), Arc::new(MemoryStore::new()));
+            let began = tokio::time::Instant::now();
+            let clock = Arc::new(Watched { began, looks: AtomicU64::new(0) });
+            let host = Host { clock: clock.clone(), ..host(id, &links, &log, &store) };
+            starts.insert(id, group.spawn(Node::start(host, config(id))));
+            tasks.insert(id, group);
+            clocks.insert(id, clock);
+        }
+        for (id, start) in starts {
+            let start = tokio::time::timeout(Duration::from_secs(10), start).await;
+            let start = start.unwrap_or_else(|_| panic!("node {id} does not start"));
+            nodes.insert(id, start.expect("runs").expect("starts"));
+        }
+        let three = Three { links, nodes, tasks, clocks };
+        let register = registration("made", Duration::from_secs(86_400));
+        let mut made = 0;
+        for node in three.nodes.values() {
+            made += usize::from(node.command(register.clone()).await.is_ok());
+        }
+        assert_eq!(made, 1, "one node leads group 0");
+        pass(500).await;
+        three
+    }
+
+    async fn begin(&self, on: NodeId, id: &str) -> bool {
+        let namespace = self.nodes[&on].namespace("made").await.expect("followed");
+        let input = Input::Start(Box::new(rpc::StartWorkflowExecutionRequest {
+            namespace: "made".to_owned(),
+            workflow_id: id.to_owned(),
+            workflow_type: Some(WorkflowType { name: "wf".to_owned() }),
+            task_queue: Some(TaskQueue { name: "q".to_owned(), ..Default::default() }),
+            workflow_task_timeout: Some(holdfast_proto::duration(10_000_000_000)),
+            request_id: id.to_owned(),
+            ..Default::default()
+        }));
+        self.nodes[&on].submit(namespace, id, input, 100).await.is_ok()
+    }
+}
+
+impl Drop for Three {
+    fn drop(&mut self) {
+        self.tasks.values().for_each(|tasks| tasks.kill());
+    }
+}
+
+/// Who does not lead group 0 has to start all the same: it follows, votes, and may lead others.
+#[test]
+fn every_node_of_three_starts_and_follows_group_0() {
+    run(51, async {
+        let three = Three::start().await;
+        let token = three.nodes[&1].seal(Purpose::Task, b"x");
+        for (id, node) in &three.nodes {
+            assert!(node.namespace("made").await.is_ok(), "node {id}");
+            assert!(node.open(Purpose::Task, &token).is_some(), "node {id}");
+        }
+    });
+}
+
+/// openraft refuses proposals of a leader whose lease is over and lets it be leader; the shard must
+/// not open reign after reign in vain.
+#[test]
+fn a_leader_that_is_cut_off_waits() {
+    run(52, async {
+        let three = Arc::new(Three::start().await);
+        let mut leader = 0;
+        for id in NODES {
+            if three.begin(id, "w").await {
+                leader = id;
+            }
+        }
+        assert_ne!(leader, 0, "somebody leads");
+        three.links.isolate(leader, NODES.into_iter().filter(|id| *id != leader));
+        for _ in 0..50 {
+            let three = three.clone();
+            tokio::spawn(async move { three.begin(leader, "w").await });
+            pass(100).await;
+        }
+        let looks = three.clocks[&leader].looks.load(Ordering::Relaxed);
+        assert!(looks < 20_000, "{looks} turns in five seconds of silence");
+        three.links.heal();
+        pass(2_000).await;
+        let mut led = 0;
+        for id in NODES {
+            led += usize::from(three.begin(id, "w").await);
+        }
+        assert_eq!(led, 1, "it goes on");
+    });
+}
