@@ -46,8 +46,10 @@ ci:
 		times+="  $$phase $$((SECONDS - began)) s"; [ $$ok ] || { times+=" FAILED"; exit 1; }; \
 	done
 
-sim:
-	@echo "sim: will run the deterministic simulator over many seeds and print the seed of any failure (not built yet)"
+# The choice of packages is that of `test`, so that the dependencies are compiled once.
+sim: rocksdb ## many seeds of the simulator; prints the seed of any failure
+	cargo build --release --workspace --bins
+	@exec $(dir $(HOLDFAST_BIN))holdfast-sim swarm --minutes $(or $(MINUTES),5) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SCENARIO),--scenario $(SCENARIO))
 
 cluster:
 	@echo "cluster: will start three nodes on this machine as one cluster (not built yet)"

@@ -2,6 +2,7 @@
 //! a copy that follows what is applied.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_engine::IdSource;
@@ -79,6 +80,9 @@ pub(crate) fn start(
     Ok((MetaHandle { group, commands, refresh }, RegistryWatch::new(shown), task))
 }
 
+/// How long a node waits before it tries again to make the token key.
+const KEY_AGAIN: Duration = Duration::from_millis(50);
+
 /// The secret that seals tokens. The first leader that finds none makes one; the others wait until
 /// they have applied it, since a node has no use of its own without.
 pub(crate) async fn token_secret(
@@ -100,8 +104,11 @@ pub(crate) async fn token_secret(
         let halves = [host.rng.next_u128().to_be_bytes(), host.rng.next_u128().to_be_bytes()];
         let secret = Bytes::from(halves.concat());
         // Does nothing when another node was quicker; its key is seen on the next look.
-        let _ = meta.command(Command::InstallTokenKey { secret }).await;
-        let _ = meta.catch_up().await;
+        let made = meta.command(Command::InstallTokenKey { secret }).await;
+        if made.is_err() || meta.catch_up().await.is_err() {
+            // A leader that is cut off still counts as one, and refuses at once.
+            tokio::time::sleep(KEY_AGAIN).await;
+        }
     }
 }
 

@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::common::{host, pass, run};
 use crate::rig::{execution, signal, start};
-use holdfast_engine::namespace::{NamespaceView, registration};
+use holdfast_engine::ids::Hlc;
+use holdfast_engine::namespace::registration;
 use holdfast_engine::{Input, Reply};
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::flusher::FlushOn;
+use holdfast_raft::host::{Clock, Host};
 use holdfast_raft::links::LoopLinks;
 use holdfast_raft::node::{Node, NodeConfig};
 use holdfast_raft::rt::TaskGroup;
+use holdfast_raft::seal::Purpose;
 use holdfast_raft::shard::SubmitError;
 use holdfast_raft::types::NodeId;
 use holdfast_storage::memory::{MemoryLog, MemoryStore};
@@ -26,74 +30,69 @@ fn config(node_id: NodeId) -> NodeConfig {
     config
 }
 
-/// Who does not lead group 0 has to start all the same: it follows, votes, and may lead others.
-#[test]
-fn every_node_of_three_starts_and_follows_group_0() {
-    run(51, async {
+/// Counts how often somebody looks at it: each turn of a shard's loop does.
+struct Watched {
+    began: tokio::time::Instant,
+    looks: AtomicU64,
+}
+
+impl Clock for Watched {
+    fn now(&self) -> Hlc {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        assert!(looks < 1_000_000, "a loop that never waits");
+        Hlc(1_700_000_000_000_000_000).after(self.began.elapsed())
+    }
+
+    fn advance_to(&self, _: Hlc) {
+        // Every node's clock is the same one.
+    }
+}
+
+/// Three nodes that are up.
+struct Three {
+    links: LoopLinks,
+    nodes: BTreeMap<NodeId, Node>,
+    tasks: BTreeMap<NodeId, Arc<TaskGroup>>,
+    clocks: BTreeMap<NodeId, Arc<Watched>>,
+}
+
+impl Three {
+    async fn start() -> Three {
         let links = LoopLinks::new();
-        let mut starts = BTreeMap::new();
-        let mut groups = Vec::new();
+        let (mut starts, mut nodes) = (BTreeMap::new(), BTreeMap::new());
+        let (mut tasks, mut clocks) = (BTreeMap::new(), BTreeMap::new());
         for id in NODES {
-            let tasks = TaskGroup::new();
+            let group = TaskGroup::new();
             let (log, store) = (Arc::new(MemoryLog::new()), Arc::new(MemoryStore::new()));
-            let host = host(id, &links, &log, &store);
-            starts.insert(id, tasks.spawn(Node::start(host, config(id))));
-            groups.push(tasks);
+            let began = tokio::time::Instant::now();
+            let clock = Arc::new(Watched { began, looks: AtomicU64::new(0) });
+            let host = Host { clock: clock.clone(), ..host(id, &links, &log, &store) };
+            starts.insert(id, group.spawn(Node::start(host, config(id))));
+            tasks.insert(id, group);
+            clocks.insert(id, clock);
         }
-        let mut nodes = BTreeMap::new();
         for (id, start) in starts {
             let start = tokio::time::timeout(Duration::from_secs(10), start).await;
             let start = start.unwrap_or_else(|_| panic!("node {id} does not start"));
             nodes.insert(id, start.expect("runs").expect("starts"));
         }
+        let three = Three { links, nodes, tasks, clocks };
         let register = registration("made", Duration::from_secs(86_400));
         let mut made = 0;
-        for node in nodes.values() {
+        for node in three.nodes.values() {
             made += usize::from(node.command(register.clone()).await.is_ok());
         }
         assert_eq!(made, 1, "one node leads group 0");
-        pass(200).await;
-        let token = nodes[&1].seal(holdfast_raft::seal::Purpose::Task, b"x");
-        for (id, node) in &nodes {
-            assert!(node.namespace("made").await.is_ok(), "node {id}");
-            assert!(node.open(holdfast_raft::seal::Purpose::Task, &token).is_some(), "node {id}");
-        }
-        groups.iter().for_each(|tasks| tasks.kill());
-    });
-}
-
-/// Three whole nodes with the namespace `default`.
-struct Nodes {
-    links: LoopLinks,
-    nodes: BTreeMap<NodeId, Node>,
-    tasks: Arc<TaskGroup>,
-    namespace: Arc<NamespaceView>,
-}
-
-impl Nodes {
-    async fn of_three() -> Nodes {
-        let (links, tasks) = (LoopLinks::new(), TaskGroup::new());
-        let mut starts = BTreeMap::new();
-        for id in NODES {
-            let (log, store) = (Arc::new(MemoryLog::new()), Arc::new(MemoryStore::new()));
-            starts.insert(id, tasks.spawn(Node::start(host(id, &links, &log, &store), config(id))));
-        }
-        let mut nodes = BTreeMap::new();
-        for (id, start) in starts {
-            nodes.insert(id, start.await.expect("runs").expect("starts"));
-        }
-        for node in nodes.values() {
-            drop(node.command(registration("default", Duration::from_secs(86_400))).await);
-        }
         pass(500).await;
-        let namespace = nodes[&1].namespace("default").await.expect("registered");
-        Nodes { links, nodes, tasks, namespace }
+        three
     }
 
     fn ask(&self, node: NodeId, id: &str, input: Input) -> JoinHandle<Result<Reply, SubmitError>> {
-        let (node, namespace) = (self.nodes[&node].clone(), self.namespace.clone());
-        let id = id.to_owned();
-        self.tasks.spawn(async move { node.submit(namespace, &id, input, 100).await })
+        let (on, id) = (self.nodes[&node].clone(), id.to_owned());
+        self.tasks[&node].spawn(async move {
+            let namespace = on.namespace("made").await.expect("followed");
+            on.submit(namespace, &id, input, 100).await
+        })
     }
 
     /// The node that leads the shard of `id`.
@@ -109,6 +108,61 @@ impl Nodes {
         }
         panic!("nobody leads the shard of {id}");
     }
+
+    async fn begin(&self, on: NodeId, id: &str) -> bool {
+        let namespace = self.nodes[&on].namespace("made").await.expect("followed");
+        self.nodes[&on].submit(namespace, id, start(id, id), 100).await.is_ok()
+    }
+}
+
+impl Drop for Three {
+    fn drop(&mut self) {
+        self.tasks.values().for_each(|tasks| tasks.kill());
+    }
+}
+
+/// Who does not lead group 0 has to start all the same: it follows, votes, and may lead others.
+#[test]
+fn every_node_of_three_starts_and_follows_group_0() {
+    run(51, async {
+        let three = Three::start().await;
+        let token = three.nodes[&1].seal(Purpose::Task, b"x");
+        for (id, node) in &three.nodes {
+            assert!(node.namespace("made").await.is_ok(), "node {id}");
+            assert!(node.open(Purpose::Task, &token).is_some(), "node {id}");
+        }
+    });
+}
+
+/// openraft refuses proposals of a leader whose lease is over and lets it be leader; the shard must
+/// not open reign after reign in vain.
+#[test]
+fn a_leader_that_is_cut_off_waits() {
+    run(52, async {
+        let three = Arc::new(Three::start().await);
+        let mut leader = 0;
+        for id in NODES {
+            if three.begin(id, "w").await {
+                leader = id;
+            }
+        }
+        assert_ne!(leader, 0, "somebody leads");
+        three.links.isolate(leader, NODES.into_iter().filter(|id| *id != leader));
+        for _ in 0..50 {
+            let three = three.clone();
+            tokio::spawn(async move { three.begin(leader, "w").await });
+            pass(100).await;
+        }
+        let looks = three.clocks[&leader].looks.load(Ordering::Relaxed);
+        assert!(looks < 20_000, "{looks} turns in five seconds of silence");
+        three.links.heal();
+        pass(2_000).await;
+        let mut led = 0;
+        for id in NODES {
+            led += usize::from(three.begin(id, "w").await);
+        }
+        assert_eq!(led, 1, "it goes on");
+    });
 }
 
 /// A leader whose followers hear it while it does not hear them: it goes on leading, its proposals
@@ -116,37 +170,37 @@ impl Nodes {
 /// No new reign may be decided on tables without that (A2, DESIGN 3.2).
 #[test]
 fn a_reign_waits_for_what_was_proposed_before_it() {
-    run(52, async {
-        let cluster = Nodes::of_three().await;
-        let leader = cluster.leader_of("w").await;
+    run(53, async {
+        let three = Arc::new(Three::start().await);
+        let leader = three.leader_of("w").await;
         let others: Vec<NodeId> = NODES.into_iter().filter(|id| *id != leader).collect();
-        for n in 0..20 {
+        let mut cuts = 0;
+        while cuts < 20 && three.leader_of("w").await == leader {
+            cuts += 1;
             for other in &others {
-                cluster.links.cut(*other, leader);
+                three.links.cut(*other, leader);
             }
-            let id = "w";
-            let mut asked = vec![cluster.ask(leader, id, start(id, &format!("a{n}")))];
+            let mut asked = vec![three.ask(leader, "w", start("w", &format!("a{cuts}")))];
             for step in 0..120 {
-                if step == 60 + n {
-                    cluster.links.heal();
+                if step == 60 + cuts {
+                    three.links.heal();
                 }
                 pass(10).await;
-                asked.push(cluster.ask(leader, id, signal(id, &format!("{n}.{step}"))));
+                let input = signal("w", &format!("{cuts}.{step}"));
+                asked.push(three.ask(leader, "w", input));
             }
             for answer in asked {
                 drop(answer.await.expect("runs"));
             }
             pass(1000).await;
-            let now = cluster.leader_of(id).await;
             let end = rpc::TerminateWorkflowExecutionRequest {
-                workflow_execution: Some(execution(id)),
+                workflow_execution: Some(execution("w")),
                 ..Default::default()
             };
-            let ended = cluster.ask(now, id, Input::Terminate(Box::new(end))).await.expect("runs");
-            assert!(ended.is_ok(), "round {n}: {ended:?}");
-            if now != leader {
-                return;
-            }
+            let now = three.leader_of("w").await;
+            let ended = three.ask(now, "w", Input::Terminate(Box::new(end))).await.expect("runs");
+            assert!(ended.is_ok(), "cut {cuts}: {ended:?}");
         }
+        assert!(cuts > 1, "{cuts}");
     });
 }

@@ -1,0 +1,82 @@
+//! A5: an attempt's outcome is accepted at most once, and after that the attempt is over: nobody
+//! is handed it, or an earlier one, again.
+
+use std::collections::BTreeMap;
+
+use super::evidence::{Mark, once_each};
+use super::{Evidence, Findings};
+use crate::record::{Kind, Operation, Outcome};
+
+pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
+    once_each(evidence, &[Kind::CompleteActivity], Mark::ActivityCompleted, |_| true, findings);
+    once_each(evidence, &[Kind::FailActivity], Mark::ActivityFailed, |_| false, findings);
+    once_each(evidence, &[Kind::CancelActivity], Mark::ActivityCanceled, |_| true, findings);
+    stale_hand_outs(evidence, findings);
+}
+
+/// Run and activity of an operation on one.
+fn activity(operation: &Operation) -> Option<((&str, &str), i32)> {
+    let (activity, number) = operation.asked.attempt.as_ref()?;
+    Some(((operation.asked.run.as_str(), activity.as_str()), *number))
+}
+
+/// A poll that began after an outcome of attempt n was acknowledged must not bring attempt n.
+fn stale_hand_outs(evidence: &Evidence, findings: &mut Findings) {
+    let ends = [Kind::CompleteActivity, Kind::FailActivity, Kind::CancelActivity];
+    let mut over: BTreeMap<(&str, &str), Vec<(i32, &Operation)>> = BTreeMap::new();
+    for operation in &evidence.operations {
+        if ends.contains(&operation.asked.kind)
+            && matches!(operation.outcome, Outcome::Ok(_))
+            && let Some((key, number)) = activity(operation)
+        {
+            over.entry(key).or_default().push((number, operation));
+        }
+    }
+    for (poll, _) in evidence.acknowledged(Kind::Attempt) {
+        let Some((key, number)) = activity(poll) else { continue };
+        let stale = over
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .find(|(ended, operation)| number <= *ended && operation.returned < poll.invoked);
+        if let Some((ended, operation)) = stale {
+            let text = format!(
+                "{} was handed attempt {number} of {} in run {} by a poll of {:.6} s; attempt {ended} was over: {}",
+                poll.asked.who,
+                key.1,
+                key.0,
+                poll.invoked.seconds(),
+                operation.describe()
+            );
+            findings.add(&poll.asked.id, text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{World, fires, quiet};
+    use super::*;
+
+    #[test]
+    fn an_accepted_result_must_be_the_one_in_history() {
+        let mut world = World::default();
+        world.run("w", "r1").started("s1").job("a0.0", 1, "a1");
+        world.attempt("w", "r1", "a0.0", 1, 0);
+        world.answered("w", "r1", "a0.0", 1, "a1");
+        quiet(check, &world);
+        world.answered("w", "r1", "a0.0", 1, "a2");
+        fires(check, &world, "no history has it");
+    }
+
+    #[test]
+    fn a_finished_attempt_is_not_handed_out_again() {
+        let mut world = World::default();
+        world.run("w", "r1").started("s1").job("a0.0", 1, "a1");
+        world.answered("w", "r1", "a0.0", 1, "a1");
+        world.attempt("w", "r1", "a0.0", 2, 0);
+        quiet(check, &world);
+        world.attempt("w", "r1", "a0.0", 1, 0);
+        fires(check, &world, "was handed attempt 1 of a0.0");
+    }
+}

@@ -1,0 +1,159 @@
+//! Gathers the evidence at the end of a run: through the doors what any user may see, and behind
+//! them the tables of every node that is up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
+use holdfast_proto::workflow::WorkflowExecutionInfo;
+use holdfast_proto::workflowservice as rpc;
+use prost_types::Timestamp;
+use tokio::time::sleep;
+
+use super::evidence::{Evidence, RunHistory, Shown};
+use super::tables;
+use super::{Findings, NodeRows};
+use crate::doors::Doors;
+use crate::scenario::Scenario;
+use crate::work::{Reader, Workload, wire};
+
+/// How often it is looked whether all nodes have caught up; then they are judged as they are.
+const LOOKS: u32 = 100;
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Executions on a page of the last list.
+const PAGE: i32 = 500;
+
+pub(super) async fn collect(
+    workload: &Workload,
+    doors: &Doors,
+    scenario: &Scenario,
+    findings: &mut Findings,
+) -> Evidence {
+    let reader = workload.reader("judge");
+    let mut evidence = Evidence { calm: workload.calm(), ..Evidence::default() };
+    caught_up(doors, scenario.shards).await;
+    evidence.nodes = rows(doors, scenario.shards, findings);
+    evidence.lengths = workload.lengths();
+    for (run, id) in runs(&evidence, workload) {
+        match reader.history(&id, &run).await {
+            Some(events) => {
+                let id: Arc<str> = id.as_str().into();
+                let read = RunHistory { id, run: run.clone(), events };
+                evidence.runs.insert(run.clone(), read);
+            }
+            None => findings.add(&id, format!("run {run} can't be read at the end")),
+        }
+        if let Some(info) = reader.describe(&id, &run).await {
+            let shown = shown(&info);
+            evidence.described.insert(run, shown);
+        }
+    }
+    evidence.listed = list(&reader).await;
+    evidence.counted = count(&reader).await;
+    evidence.operations = workload.record().operations();
+    evidence.settle();
+    evidence
+}
+
+/// Waits until every node that is up has applied the same.
+async fn caught_up(doors: &Doors, shards: u32) {
+    for _ in 0..LOOKS {
+        let mut applied: Vec<_> = doors
+            .nodes()
+            .into_iter()
+            .filter_map(|node| doors.store(node))
+            .filter_map(|store| tables::applied(&store, shards).ok())
+            .collect();
+        applied.dedup();
+        if applied.len() <= 1 {
+            return;
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+fn rows(doors: &Doors, shards: u32, findings: &mut Findings) -> Vec<NodeRows> {
+    let mut all = Vec::new();
+    for node in doors.nodes() {
+        let Some(store) = doors.store(node) else { continue };
+        match tables::read(node, &store, shards) {
+            Ok(rows) => all.push(rows),
+            Err(why) => {
+                findings.add(&format!("node {node}"), format!("its tables can't be read: {why}"));
+            }
+        }
+    }
+    let reach = |rows: &NodeRows| -> u64 {
+        rows.groups.values().filter_map(|group| group.applied).map(|(_, index)| index).sum()
+    };
+    let most = all.iter().map(reach).max().unwrap_or(0);
+    if let Some(newest) = all.iter_mut().find(|rows| reach(rows) == most) {
+        newest.is_newest = true;
+    }
+    all
+}
+
+/// Every run that anybody knows of, with its workflow id.
+fn runs(evidence: &Evidence, workload: &Workload) -> BTreeMap<String, String> {
+    let mut runs = workload.known_runs();
+    for node in &evidence.nodes {
+        let of_node = node.visibility.iter().map(|(run, shown)| (run.clone(), shown.id.clone()));
+        runs.extend(of_node);
+    }
+    runs
+}
+
+fn at(time: Option<&Timestamp>) -> u64 {
+    time.and_then(holdfast_proto::nanos).unwrap_or(0)
+}
+
+fn shown(info: &WorkflowExecutionInfo) -> Shown {
+    Shown {
+        id: info.execution.as_ref().map_or_else(String::new, |it| it.workflow_id.clone()),
+        status: info.status,
+        started: at(info.start_time.as_ref()),
+        closed: at(info.close_time.as_ref()),
+        length: info.history_length,
+    }
+}
+
+/// Every run by list; `None` when no node can list, because none leads every shard.
+async fn list(reader: &Reader) -> Option<BTreeMap<String, Shown>> {
+    let mut listed = BTreeMap::new();
+    let mut token = Bytes::new();
+    loop {
+        let query = rpc::ListWorkflowExecutionsRequest {
+            namespace: wire::NAMESPACE.to_owned(),
+            page_size: PAGE,
+            next_page_token: token,
+            ..rpc::ListWorkflowExecutionsRequest::default()
+        };
+        let page = reader
+            .try_once(query, |front, request| async move {
+                front.list_workflow_executions(request).await
+            })
+            .await?;
+        for info in &page.executions {
+            let run = info.execution.as_ref().map_or_else(String::new, |it| it.run_id.clone());
+            listed.insert(run, shown(info));
+        }
+        token = page.next_page_token;
+        if token.is_empty() {
+            return Some(listed);
+        }
+    }
+}
+
+async fn count(reader: &Reader) -> Option<i64> {
+    let query = rpc::CountWorkflowExecutionsRequest {
+        namespace: wire::NAMESPACE.to_owned(),
+        ..rpc::CountWorkflowExecutionsRequest::default()
+    };
+    let counted = reader.try_once(query, |front, request| async move {
+        front.count_workflow_executions(request).await
+    });
+    Some(counted.await?.count)
+}

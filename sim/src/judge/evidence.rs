@@ -1,0 +1,223 @@
+//! What a judge sees, and how it finds things in it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use holdfast_proto::history::HistoryEvent;
+use holdfast_proto::history::history_event::Attributes as Event;
+
+use super::tables::NodeRows;
+use super::timeline::Timeline;
+use crate::record::{Kind, Moment, Operation, Outcome, Told};
+use crate::work::wire::{closes, event_time};
+
+/// A run as it is at the end.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct RunHistory {
+    /// The workflow id.
+    pub id: Arc<str>,
+    /// The run id.
+    pub run: String,
+    /// All its events.
+    pub events: Vec<HistoryEvent>,
+}
+
+/// What a list and what describe say of a run at the end.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Shown {
+    /// The workflow id.
+    pub id: String,
+    /// `WorkflowExecutionStatus`.
+    pub status: i32,
+    /// When it started, nanoseconds.
+    pub started: u64,
+    /// When it closed; 0 while it is open.
+    pub closed: u64,
+    /// Events; 0 where it is not said.
+    pub length: i64,
+}
+
+/// Everything that the rules look at.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// What callers were told, in the order in which they asked.
+    pub operations: Vec<Operation>,
+    /// The runs at the end, by run id.
+    pub runs: BTreeMap<String, RunHistory>,
+    /// What describe says at the end, by run id.
+    pub described: BTreeMap<String, Shown>,
+    /// What lists say at the end, by run id; `None` when nobody could list.
+    pub listed: Option<BTreeMap<String, Shown>>,
+    /// What count says at the end; `None` when nobody could count.
+    pub counted: Option<i64>,
+    /// The tables of the nodes that are up.
+    pub nodes: Vec<NodeRows>,
+    /// How many events of each run somebody was shown on the way.
+    pub lengths: BTreeMap<String, i64>,
+    /// When the faults stopped.
+    pub calm: Option<Moment>,
+    /// One timeline per workflow id; see [`Evidence::settle`].
+    pub timelines: BTreeMap<Arc<str>, Timeline>,
+}
+
+/// What of an event names the request that caused it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Mark {
+    /// The start of a run.
+    Start,
+    /// A signal.
+    Signal,
+    /// A request to cancel.
+    Cancel,
+    /// A termination.
+    Terminate,
+    /// A completed workflow task.
+    TaskCompleted,
+    /// A failed workflow task.
+    TaskFailed,
+    /// A completed activity.
+    ActivityCompleted,
+    /// A failed activity.
+    ActivityFailed,
+    /// A canceled activity.
+    ActivityCanceled,
+}
+
+/// The request that an event names.
+pub(super) fn mark(event: &HistoryEvent) -> Option<(Mark, &str)> {
+    Some(match event.attributes.as_ref()? {
+        Event::WorkflowExecutionStartedEventAttributes(a) => (Mark::Start, &a.identity),
+        Event::WorkflowExecutionSignaledEventAttributes(a) => (Mark::Signal, &a.request_id),
+        Event::WorkflowExecutionCancelRequestedEventAttributes(a) => (Mark::Cancel, &a.identity),
+        Event::WorkflowExecutionTerminatedEventAttributes(a) => (Mark::Terminate, &a.identity),
+        Event::WorkflowTaskCompletedEventAttributes(a) => (Mark::TaskCompleted, &a.identity),
+        Event::WorkflowTaskFailedEventAttributes(a) => (Mark::TaskFailed, &a.identity),
+        Event::ActivityTaskCompletedEventAttributes(a) => (Mark::ActivityCompleted, &a.identity),
+        Event::ActivityTaskFailedEventAttributes(a) => (Mark::ActivityFailed, &a.identity),
+        Event::ActivityTaskCanceledEventAttributes(a) => (Mark::ActivityCanceled, &a.identity),
+        _ => return None,
+    })
+}
+
+/// The marks that an operation may leave.
+pub(super) fn marks(kind: Kind) -> &'static [Mark] {
+    match kind {
+        Kind::Start => &[Mark::Start],
+        Kind::Signal => &[Mark::Signal],
+        Kind::SignalWithStart => &[Mark::Start, Mark::Signal],
+        Kind::Cancel => &[Mark::Cancel],
+        Kind::Terminate => &[Mark::Terminate],
+        Kind::CompleteTask => &[Mark::TaskCompleted],
+        Kind::FailTask => &[Mark::TaskFailed],
+        Kind::CompleteActivity => &[Mark::ActivityCompleted],
+        Kind::FailActivity => &[Mark::ActivityFailed],
+        Kind::CancelActivity => &[Mark::ActivityCanceled],
+        Kind::Describe
+        | Kind::Read
+        | Kind::ReadBack
+        | Kind::Watch
+        | Kind::AwaitClose
+        | Kind::List
+        | Kind::Count
+        | Kind::Task
+        | Kind::Attempt
+        | Kind::Heartbeat => &[],
+    }
+}
+
+/// Where a mark stands: run, index of the event.
+pub(super) type Place = (String, usize);
+
+/// The places of every request, by mark.
+pub(super) type Index = BTreeMap<(Mark, String), Vec<Place>>;
+
+impl Evidence {
+    /// The places that name a request.
+    pub(super) fn index(&self) -> Index {
+        let mut index = Index::new();
+        for run in self.runs.values() {
+            for (at, event) in run.events.iter().enumerate() {
+                if let Some((mark, request)) = mark(event) {
+                    let places: &mut Vec<Place> =
+                        index.entry((mark, request.to_owned())).or_default();
+                    places.push((run.run.clone(), at));
+                }
+            }
+        }
+        index
+    }
+
+    /// Builds the timelines. Call it once everything else is there.
+    pub fn settle(&mut self) {
+        self.timelines = super::timeline::build(self);
+    }
+
+    /// The runs of each workflow id, in the order in which they were.
+    pub fn by_id(&self) -> BTreeMap<Arc<str>, Vec<&RunHistory>> {
+        let mut by_id: BTreeMap<Arc<str>, Vec<&RunHistory>> = BTreeMap::new();
+        for run in self.runs.values() {
+            by_id.entry(run.id.clone()).or_default().push(run);
+        }
+        for runs in by_id.values_mut() {
+            runs.sort_by_key(|run| (run.started(), run.closed().unwrap_or(u64::MAX)));
+        }
+        by_id
+    }
+
+    /// Acknowledged operations of a kind.
+    pub fn acknowledged(&self, kind: Kind) -> impl Iterator<Item = (&Operation, &Told)> {
+        self.operations
+            .iter()
+            .filter(move |operation| operation.asked.kind == kind)
+            .filter_map(|operation| Some((operation, operation.told()?)))
+    }
+}
+
+impl RunHistory {
+    /// When it started by its own word, nanoseconds since the epoch.
+    pub fn started(&self) -> u64 {
+        self.events.first().map_or(0, event_time)
+    }
+
+    /// When it closed by its own word; `None` while it is open.
+    pub fn closed(&self) -> Option<u64> {
+        self.events.last().filter(|event| closes(event)).map(event_time)
+    }
+
+    /// For people.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.id, self.run)
+    }
+}
+
+/// Requests whose acknowledgement must have left exactly one mark, and requests that left more
+/// marks than one: the common part of A1, A2, A4, A5 and A6.
+pub(super) fn once_each(
+    evidence: &Evidence,
+    kinds: &[Kind],
+    mark: Mark,
+    must: impl Fn(&Operation) -> bool,
+    findings: &mut super::Findings,
+) {
+    let index = evidence.index();
+    for operation in &evidence.operations {
+        if !kinds.contains(&operation.asked.kind) {
+            continue;
+        }
+        let places = index.get(&(mark, operation.asked.request.clone()));
+        let count = places.map_or(0, Vec::len);
+        if count > 1 {
+            let places: Vec<_> = places
+                .into_iter()
+                .flatten()
+                .map(|(run, at)| format!("event {} of run {run}", at + 1))
+                .collect();
+            let text = format!("{}; it is {}", operation.describe(), places.join(" and "));
+            findings.add(&operation.asked.id, text);
+        }
+        if count == 0 && matches!(operation.outcome, Outcome::Ok(_)) && must(operation) {
+            let text = format!("{}; no history has it", operation.describe());
+            findings.add(&operation.asked.id, text);
+        }
+    }
+}

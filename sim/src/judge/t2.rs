@@ -1,0 +1,68 @@
+//! T2: once the faults are over, due timers fire promptly.
+
+use std::collections::BTreeMap;
+
+use holdfast_proto::history::history_event::Attributes as Event;
+
+use super::{Evidence, Findings};
+use crate::work::wire::{event_time, nanos};
+
+/// What a cluster is given to find its leaders again after the last fault, in nanoseconds.
+pub(super) const SETTLING: u64 = 15_000_000_000;
+/// How late a timer may fire then, in nanoseconds.
+const LATE: u64 = 3_000_000_000;
+
+pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
+    let Some(calm) = evidence.calm.map(|calm| calm.at.saturating_add(SETTLING)) else { return };
+    for run in evidence.runs.values() {
+        let Some(timeline) = evidence.timelines.get(&run.id) else { continue };
+        let mut started = BTreeMap::new();
+        for (at, event) in run.events.iter().enumerate() {
+            match &event.attributes {
+                Some(Event::TimerStartedEventAttributes(a)) => {
+                    let length = nanos(a.start_to_fire_timeout.as_ref());
+                    started.insert(event.event_id, (at, event_time(event) + length));
+                }
+                Some(Event::TimerFiredEventAttributes(a)) => {
+                    let Some((from, due)) = started.get(&a.started_event_id).copied() else {
+                        continue;
+                    };
+                    let asked = timeline.slot(&run.run, from).map_or(0, |slot| slot.low.moment.at);
+                    let late = event_time(event).saturating_sub(due);
+                    if asked >= calm && late > LATE {
+                        let text = format!(
+                            "run {}: timer {} fired {} ms late, long after the faults",
+                            run.run,
+                            a.timer_id,
+                            late / 1_000_000
+                        );
+                        findings.add(&run.id, text);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{World, fires, quiet};
+    use super::*;
+    use crate::record::Kind;
+
+    fn world(length: u64, after: u64) -> World {
+        let mut world = World::default();
+        world.run("w", "r1").started("s1").task("t1").timer("t0", length, after);
+        world.calm();
+        world.pass_ms(20_000);
+        world.ok(Kind::CompleteTask, "w", "t1");
+        world
+    }
+
+    #[test]
+    fn a_timer_that_fires_late_in_the_calm_is_found() {
+        quiet(check, &world(100, 3_000));
+        fires(check, &world(100, 4_000), "timer t0 fired 3900 ms late");
+    }
+}

@@ -1,0 +1,81 @@
+//! T5: an activity with a limited number of attempts never has more, and each of them is handed out
+//! once: its start is durable before anybody hears of it.
+
+use std::collections::BTreeMap;
+
+use holdfast_proto::history::history_event::Attributes as Event;
+
+use super::{Evidence, Findings};
+use crate::record::{Kind, Operation, Told};
+
+pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
+    let mut handed: BTreeMap<(&str, &str, i32), &Operation> = BTreeMap::new();
+    for (operation, told) in evidence.acknowledged(Kind::Attempt) {
+        let Told::Attempt { run, maximum } = told else { continue };
+        let Some((activity, number)) = operation.asked.attempt.as_ref() else { continue };
+        if *maximum == 0 {
+            continue;
+        }
+        let before = handed.insert((run, activity, *number), operation);
+        if let Some(before) = before {
+            let text = format!(
+                "attempt {number} of {activity} in run {run}, of {maximum} allowed, was handed out at {:.6} s to {} and at {:.6} s to {}",
+                before.returned.seconds(),
+                before.asked.who,
+                operation.returned.seconds(),
+                operation.asked.who
+            );
+            findings.add(&operation.asked.id, text);
+        }
+    }
+    for run in evidence.runs.values() {
+        let mut maximum = BTreeMap::new();
+        for event in &run.events {
+            match &event.attributes {
+                Some(Event::ActivityTaskScheduledEventAttributes(a)) => {
+                    let most = a.retry_policy.as_ref().map_or(0, |policy| policy.maximum_attempts);
+                    maximum.insert(event.event_id, most);
+                }
+                Some(Event::ActivityTaskStartedEventAttributes(a)) => {
+                    let most = maximum.get(&a.scheduled_event_id).copied().unwrap_or(0);
+                    if most > 0 && a.attempt > most {
+                        let text = format!(
+                            "run {}: event {} starts attempt {} of {most} allowed",
+                            run.run, event.event_id, a.attempt
+                        );
+                        findings.add(&run.id, text);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{World, fires, quiet};
+    use super::*;
+
+    #[test]
+    fn a_counted_attempt_is_handed_out_once() {
+        let mut world = World::default();
+        world.attempt("w", "r1", "a0.0", 1, 0);
+        world.attempt("w", "r1", "a0.0", 1, 0);
+        world.attempt("w", "r1", "a0.1", 1, 3);
+        world.attempt("w", "r1", "a0.1", 2, 3);
+        quiet(check, &world);
+        world.attempt("w", "r1", "a0.1", 2, 3);
+        fires(check, &world, "attempt 2 of a0.1 in run r1, of 3 allowed");
+    }
+
+    #[test]
+    fn history_has_no_attempt_beyond_the_limit() {
+        let mut world = World::default();
+        world.run("w", "r1").started("s1").counted_job("a0.0", 2, 2, "a1");
+        quiet(check, &world);
+        let mut more = World::default();
+        more.run("w", "r1").started("s1").counted_job("a0.0", 3, 2, "a1");
+        fires(check, &more, "starts attempt 3 of 2 allowed");
+    }
+}

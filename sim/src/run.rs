@@ -1,0 +1,187 @@
+//! One run: the world is built, clients and workers start, faults come (the safety phase); then the
+//! faults stop, everything is healed, and all that was begun must finish (the liveness phase); then
+//! the judges look at it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::runtime::{Builder, RngSeed};
+
+use crate::doors::Doors;
+use crate::faults::{self, Fault};
+use crate::rng::Rng;
+use crate::scenario::Scenario;
+use crate::trace::Trace;
+use crate::wall::Stopwatch;
+use crate::world::Shared;
+use crate::{judge, logs, work};
+
+/// How long the nodes get to come up before faults begin.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// How long healed nodes get to come up.
+const COME_BACK: Duration = Duration::from_secs(60);
+
+/// What a run may be told besides seed and scenario.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where the trace goes, line by line.
+    pub trace: Option<PathBuf>,
+    /// The faults, in place of those that the seed gives.
+    pub faults: Option<Vec<Fault>>,
+}
+
+/// A rule that did not hold.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// Which rule.
+    pub rule: String,
+    /// What it was broken for.
+    pub key: String,
+    /// How.
+    pub text: String,
+}
+
+/// What came of a run. All but `wall_ms` follows from seed and scenario.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The name of the scenario.
+    pub scenario: String,
+    /// Voters.
+    pub nodes: u32,
+    /// Simulated time, all phases.
+    pub simulated_ms: u64,
+    /// Simulated time that everything took to finish after the faults.
+    pub drain_ms: u64,
+    /// Real time.
+    pub wall_ms: u64,
+    /// Lives of all nodes.
+    pub lives: u64,
+    /// Syncs of all logs.
+    pub syncs: u64,
+    /// Messages sent, of nodes and clients.
+    pub messages: u64,
+    /// Those of them that were lost.
+    pub lost: u64,
+    /// Faults by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// Operations by kind.
+    pub operations: BTreeMap<String, u64>,
+    /// Hash of the trace.
+    pub trace: String,
+    /// Lines of the trace.
+    pub trace_lines: u64,
+    /// What was found.
+    pub violations: Vec<Finding>,
+}
+
+/// Runs a scenario from a seed. Once per process: the second run of a process differs.
+pub fn run(seed: u64, scenario: Scenario, options: Options) -> io::Result<Report> {
+    let watch = Stopwatch::start();
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&Rng::stream(seed, "tokio").bits().to_be_bytes());
+    // Without the drivers of sockets and signals: turning them over would cost a system call each
+    // time that the clock moves.
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .rng_seed(RngSeed::from_bytes(&bytes))
+        .build()?;
+    holdfast_raft::rt::Rt::seed(Rng::stream(seed, "raft").bits());
+    let mut report = runtime.block_on(simulate(seed, Arc::new(scenario), options))?;
+    report.wall_ms = millis(watch.elapsed());
+    Ok(report)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn simulate(seed: u64, scenario: Arc<Scenario>, options: Options) -> io::Result<Report> {
+    logs::begin();
+    let trace = match &options.trace {
+        Some(path) => Trace::to_file(path)?,
+        None => Trace::new(),
+    };
+    let world = Shared::new(seed, Arc::clone(&scenario), trace.clone());
+    let doors = Doors(Arc::clone(&world));
+    world.start_all();
+    let load = work::start(doors.clone(), Arc::clone(&scenario), seed, trace.clone());
+    tokio::time::sleep(SETTLE).await;
+
+    let faults = options.faults.unwrap_or_else(|| faults::schedule(seed, &scenario));
+    let until = tokio::time::Instant::now() + Duration::from_secs(u64::from(scenario.seconds));
+    faults::run(Arc::clone(&world), faults).await;
+    tokio::time::sleep_until(until).await;
+
+    trace.line(format_args!("calm"));
+    world.heal_all();
+    load.stop_load();
+    let calm = world.time.elapsed();
+    come_back(&world).await;
+    let limit = Duration::from_secs(u64::from(scenario.liveness_seconds));
+    if !load.drained(limit).await {
+        let text = format!("not everything finished within {} s", limit.as_secs());
+        world.violation("stuck", "liveness", text);
+    }
+    let drain_ms = millis(world.time.elapsed().saturating_sub(calm));
+    let judged = judge::judge(&load, &doors, &scenario).await;
+    for one in &judged {
+        trace.line(format_args!("violation {} {}: {}", one.rule, one.key, one.text));
+    }
+    trace.flush()?;
+
+    let mut violations = world.take_violations();
+    violations.extend(judged);
+    violations.extend(logs::take());
+    let (hash, trace_lines) = trace.hash();
+    let (messages, lost) = world.net.counts();
+    let (lives, syncs) = world.lives_and_syncs();
+    let named = |counts: BTreeMap<&'static str, u64>| {
+        counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+    };
+    Ok(Report {
+        seed,
+        scenario: scenario.name.clone(),
+        nodes: scenario.nodes,
+        simulated_ms: millis(world.time.elapsed()),
+        drain_ms,
+        wall_ms: 0,
+        lives,
+        syncs,
+        messages,
+        lost,
+        faults: named(world.faults()),
+        operations: named(load.ops()),
+        trace: format!("{hash:016x}"),
+        trace_lines,
+        violations: violations.into_iter().map(finding).collect(),
+    })
+}
+
+fn finding(violation: judge::Violation) -> Finding {
+    let judge::Violation { rule, key, text } = violation;
+    Finding { rule: rule.to_owned(), key, text }
+}
+
+/// Waits until every node that can is up.
+async fn come_back(world: &Arc<Shared>) {
+    let until = tokio::time::Instant::now() + COME_BACK;
+    for node in world.node_ids() {
+        while world.up(node).is_none() && !world.is_lost(node) {
+            if tokio::time::Instant::now() >= until {
+                let text = format!("it did not come up within {} s", COME_BACK.as_secs());
+                world.violation("down", &format!("node {node}"), text);
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

@@ -1,0 +1,477 @@
+//! What a run is made of: a short TOML file for people, or drawn from the seed for a swarm.
+//!
+//! Every field has a default, so a file says only what is special about it. Times are whole numbers
+//! with their unit in the name; chances are millionths (`ppm`); weights are relative to each other.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::rng::Rng;
+
+/// A scenario. `Default` is the one that speed is measured with.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    /// What it is called in reports.
+    pub name: String,
+    /// Voters: 1, 3 or 5.
+    pub nodes: u32,
+    /// Shards, 1 to 64.
+    pub shards: u32,
+    /// Simulated seconds with faults: the safety phase.
+    pub seconds: u32,
+    /// Simulated seconds that everything may take to finish once the faults have stopped.
+    pub liveness_seconds: u32,
+    /// Who calls, and how often.
+    pub workload: WorkloadPlan,
+    /// What breaks, and how often.
+    pub faults: FaultPlan,
+    /// The network when nothing is broken.
+    pub net: NetPlan,
+    /// The disks when nothing is broken.
+    pub disk: DiskPlan,
+    /// The clocks when nothing is broken.
+    pub clocks: ClockPlan,
+    /// Limits of the nodes.
+    pub sizes: Sizes,
+}
+
+impl Default for Scenario {
+    fn default() -> Scenario {
+        Scenario {
+            name: "default".to_owned(),
+            nodes: 3,
+            shards: 4,
+            seconds: 120,
+            liveness_seconds: 300,
+            workload: WorkloadPlan::default(),
+            faults: FaultPlan::default(),
+            net: NetPlan::default(),
+            disk: DiskPlan::default(),
+            clocks: ClockPlan::default(),
+            sizes: Sizes::default(),
+        }
+    }
+}
+
+/// Who calls, and how often.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkloadPlan {
+    /// Scripted workers; each polls every node.
+    pub workers: u32,
+    /// Clients.
+    pub clients: u32,
+    /// Operations that all clients together begin in a simulated second.
+    pub operations_per_second: u32,
+    /// Task queues.
+    pub queues: u32,
+    /// Workflow ids that clients race on.
+    pub workflow_ids: u32,
+    /// How often each kind of operation comes, by its name; kinds that are not named keep their
+    /// default.
+    pub weights: BTreeMap<String, u32>,
+}
+
+impl Default for WorkloadPlan {
+    fn default() -> WorkloadPlan {
+        WorkloadPlan {
+            workers: 16,
+            clients: 8,
+            operations_per_second: 50,
+            queues: 3,
+            workflow_ids: 40,
+            weights: BTreeMap::new(),
+        }
+    }
+}
+
+/// What breaks, and how often. The weight of a kind is how often it comes, relative to the others;
+/// 0 is never.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FaultPlan {
+    /// Faults in a thousand simulated seconds.
+    pub per_kilosecond: u32,
+    /// The longest that a fault lasts, in milliseconds; most are much shorter.
+    pub longest_ms: u64,
+    /// A node dies where it stands, and starts again on what its disk kept.
+    pub crash: u32,
+    /// A node dies inside its next write to the tables, its next flush or its next sync.
+    pub crash_in_write: u32,
+    /// All nodes lose power at once.
+    pub power_loss: u32,
+    /// A node is stopped cleanly and started again.
+    pub restart: u32,
+    /// A node stands still, then goes on.
+    pub pause: u32,
+    /// One node is cut off from all others.
+    pub isolate: u32,
+    /// The nodes fall into two halves that do not hear each other.
+    pub split: u32,
+    /// One direction between two nodes is cut.
+    pub one_way: u32,
+    /// Two nodes do not hear each other, the others hear both.
+    pub bridge: u32,
+    /// The link of two nodes goes down and up many times.
+    pub flap: u32,
+    /// Links are cut one by one and healed in random order.
+    pub swizzle: u32,
+    /// Messages between two nodes take long.
+    pub slow_link: u32,
+    /// Messages of all nodes are lost and doubled.
+    pub lossy: u32,
+    /// Clients do not reach a node, or do not hear its answers.
+    pub client_cut: u32,
+    /// Each sync of a node takes long.
+    pub slow_disk: u32,
+    /// No sync of a node ends.
+    pub hung_disk: u32,
+    /// A sync of a node fails; the node must end.
+    pub failed_sync: u32,
+    /// No sync of a node can succeed until there is space again; each start fails.
+    pub full_disk: u32,
+    /// A bit of a node's log flips; the node must not start again. It stays down for good.
+    pub bit_flip: u32,
+    /// A node's wall clock jumps, the node restarts and believes it. At most a minority at once.
+    pub clock_jump: u32,
+}
+
+impl Default for FaultPlan {
+    fn default() -> FaultPlan {
+        FaultPlan {
+            per_kilosecond: 1000,
+            longest_ms: 10_000,
+            crash: 10,
+            crash_in_write: 6,
+            power_loss: 1,
+            restart: 3,
+            pause: 4,
+            isolate: 5,
+            split: 3,
+            one_way: 4,
+            bridge: 3,
+            flap: 2,
+            swizzle: 2,
+            slow_link: 3,
+            lossy: 3,
+            client_cut: 4,
+            slow_disk: 3,
+            hung_disk: 2,
+            failed_sync: 3,
+            full_disk: 1,
+            bit_flip: 0,
+            clock_jump: 2,
+        }
+    }
+}
+
+/// The network when nothing is broken.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetPlan {
+    /// The shortest way of a message, in microseconds. Timers go by the millisecond, so the world
+    /// rounds up.
+    pub delay_min_us: u64,
+    /// The usual longest way of a message, in microseconds; one in a hundred takes ten times that.
+    pub delay_max_us: u64,
+    /// Messages lost.
+    pub loss_ppm: u32,
+    /// Messages that arrive twice.
+    pub duplicate_ppm: u32,
+}
+
+impl Default for NetPlan {
+    fn default() -> NetPlan {
+        NetPlan { delay_min_us: 0, delay_max_us: 2_000, loss_ppm: 100, duplicate_ppm: 100 }
+    }
+}
+
+/// The disks when nothing is broken.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskPlan {
+    /// The shortest sync, in microseconds.
+    pub sync_min_us: u64,
+    /// The usual longest sync, in microseconds; one in a hundred takes twenty times that.
+    pub sync_max_us: u64,
+}
+
+impl Default for DiskPlan {
+    fn default() -> DiskPlan {
+        DiskPlan { sync_min_us: 0, sync_max_us: 4_000 }
+    }
+}
+
+/// The clocks when nothing is broken.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClockPlan {
+    /// How far a node's wall clock is off the truth, at most, in milliseconds, either way.
+    pub skew_ms: u64,
+    /// How wrong the rate of a node's own clock is, at most, in millionths, either way.
+    pub drift_ppm: u64,
+}
+
+impl Default for ClockPlan {
+    fn default() -> ClockPlan {
+        ClockPlan { skew_ms: 100, drift_ppm: 200 }
+    }
+}
+
+/// Limits of the nodes. The defaults are those of the product, but for the flushes, which come more
+/// often so that a short run has some.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sizes {
+    /// Entries of a shard on their way at once.
+    pub pipeline: usize,
+    /// Drafts in one entry.
+    pub entry_drafts: usize,
+    /// How long a start may stay a grant, in milliseconds.
+    pub start_flush_ms: u64,
+    /// Bytes of executions that a node holds in memory, over all shards.
+    pub cache_bytes: usize,
+    /// Bytes of rows that a flush waits for.
+    pub flush_bytes: u64,
+    /// How old unflushed rows become, in milliseconds.
+    pub flush_every_ms: u64,
+    /// Entries that the log keeps below what the tables hold.
+    pub log_keep: u64,
+    /// How long a poll waits for a task, in milliseconds.
+    pub poll_ms: u64,
+    /// How long a read of history waits for news, in milliseconds.
+    pub history_wait_ms: u64,
+    /// Batches in a page of history.
+    pub history_page: usize,
+    /// Executions in a page of a list.
+    pub list_page: usize,
+    /// Inputs that wait in a shard's inbox.
+    pub inbox: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Sizes {
+        Sizes {
+            pipeline: 2,
+            entry_drafts: 512,
+            start_flush_ms: 20,
+            cache_bytes: 64 << 20,
+            flush_bytes: 16 << 20,
+            flush_every_ms: 5_000,
+            log_keep: 20_000,
+            poll_ms: 20_000,
+            history_wait_ms: 20_000,
+            history_page: 256,
+            list_page: 1000,
+            inbox: 16_384,
+        }
+    }
+}
+
+/// Why a scenario is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// It is not TOML, or names what there is not.
+    #[error(transparent)]
+    Toml(#[from] toml::de::Error),
+    /// A number that the world can't be built with.
+    #[error("{0}")]
+    Value(&'static str),
+}
+
+impl Scenario {
+    /// Reads a scenario from TOML.
+    pub fn parse(text: &str) -> Result<Scenario, ScenarioError> {
+        let scenario: Scenario = toml::from_str(text)?;
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    /// As TOML, every field.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    fn check(&self) -> Result<(), ScenarioError> {
+        let bad = |what| Err(ScenarioError::Value(what));
+        if !matches!(self.nodes, 1 | 3 | 5) {
+            return bad("nodes is 1, 3 or 5");
+        }
+        if !(1..=64).contains(&self.shards) {
+            return bad("shards is 1 to 64");
+        }
+        if self.net.delay_max_us < self.net.delay_min_us {
+            return bad("net.delay_max_us is at least net.delay_min_us");
+        }
+        if self.disk.sync_max_us < self.disk.sync_min_us {
+            return bad("disk.sync_max_us is at least disk.sync_min_us");
+        }
+        if self.sizes.pipeline == 0 || self.sizes.entry_drafts == 0 || self.sizes.inbox < 8 {
+            return bad("sizes.pipeline and sizes.entry_drafts are at least 1, sizes.inbox 8");
+        }
+        Ok(())
+    }
+
+    /// Nodes that may be wrong or away without taking the quorum along.
+    pub fn minority(&self) -> u32 {
+        self.nodes.saturating_sub(1) / 2
+    }
+
+    /// A scenario that follows from the seed: another number of nodes, small limits, another mix of
+    /// faults, so that rare paths are common. It lasts at least 120 simulated seconds.
+    pub fn randomised(seed: u64) -> Scenario {
+        let mut rng = Rng::stream(seed, "scenario");
+        let mut scenario = Scenario {
+            name: "randomised".to_owned(),
+            nodes: [1, 3, 3, 3, 5][rng.below(5) as usize],
+            shards: 1 + rng.below(4) as u32,
+            seconds: 120,
+            ..Scenario::default()
+        };
+        scenario.sizes = Sizes::randomised(&mut rng);
+        scenario.faults = FaultPlan::randomised(&mut rng);
+        scenario.workload = WorkloadPlan {
+            workers: 4 + rng.below(16) as u32,
+            clients: 2 + rng.below(10) as u32,
+            operations_per_second: 10 + rng.below(60) as u32,
+            queues: 1 + rng.below(4) as u32,
+            workflow_ids: 5 + rng.below(60) as u32,
+            weights: BTreeMap::new(),
+        };
+        if rng.one_in(3) {
+            scenario.net.loss_ppm = rng.below(20_000) as u32;
+            scenario.net.duplicate_ppm = rng.below(20_000) as u32;
+        }
+        if rng.one_in(3) {
+            scenario.net.delay_max_us = 1_000 + rng.below(40_000);
+        }
+        if rng.one_in(3) {
+            scenario.disk.sync_max_us = rng.below(50_000);
+        }
+        scenario
+    }
+}
+
+impl Sizes {
+    fn randomised(rng: &mut Rng) -> Sizes {
+        let mut sizes = Sizes::default();
+        if rng.one_in(2) {
+            sizes.pipeline = 1 + rng.below(6) as usize;
+        }
+        if rng.one_in(2) {
+            sizes.entry_drafts = 1 + rng.below(8) as usize;
+        }
+        if rng.one_in(2) {
+            sizes.start_flush_ms = rng.below(60);
+        }
+        if rng.one_in(2) {
+            sizes.cache_bytes = rng.below(64 << 10) as usize;
+        }
+        if rng.one_in(2) {
+            sizes.flush_bytes = 1 + rng.below(256 << 10);
+        }
+        if rng.one_in(2) {
+            sizes.flush_every_ms = 200 + rng.below(10_000);
+        }
+        if rng.one_in(2) {
+            sizes.log_keep = rng.below(200);
+        }
+        if rng.one_in(2) {
+            sizes.history_page = 1 + rng.below(4) as usize;
+        }
+        if rng.one_in(2) {
+            sizes.list_page = 1 + rng.below(10) as usize;
+        }
+        sizes
+    }
+}
+
+impl FaultPlan {
+    /// No faults at all.
+    pub fn none() -> FaultPlan {
+        let mut plan = FaultPlan::default();
+        for weight in plan.weights_mut() {
+            *weight = 0;
+        }
+        plan.per_kilosecond = 0;
+        plan
+    }
+
+    fn randomised(rng: &mut Rng) -> FaultPlan {
+        let mut plan = FaultPlan { bit_flip: 1, ..FaultPlan::default() };
+        // Some kinds are left out and some come often: a mix of everything hides what only a long
+        // stretch of one kind shows.
+        for weight in plan.weights_mut() {
+            *weight = match rng.below(4) {
+                0 => 0,
+                1 => *weight * 4,
+                _ => *weight,
+            };
+        }
+        plan.per_kilosecond = [200, 500, 1000, 1000, 2000][rng.below(5) as usize];
+        plan.longest_ms = [1_000, 5_000, 10_000, 20_000][rng.below(4) as usize];
+        plan
+    }
+
+    fn weights_mut(&mut self) -> [&mut u32; 20] {
+        [
+            &mut self.crash,
+            &mut self.crash_in_write,
+            &mut self.power_loss,
+            &mut self.restart,
+            &mut self.pause,
+            &mut self.isolate,
+            &mut self.split,
+            &mut self.one_way,
+            &mut self.bridge,
+            &mut self.flap,
+            &mut self.swizzle,
+            &mut self.slow_link,
+            &mut self.lossy,
+            &mut self.client_cut,
+            &mut self.slow_disk,
+            &mut self.hung_disk,
+            &mut self.failed_sync,
+            &mut self.full_disk,
+            &mut self.bit_flip,
+            &mut self.clock_jump,
+        ]
+    }
+
+    /// The weights in the order of [`crate::faults::KINDS`].
+    pub fn weights(&self) -> [u32; 20] {
+        let mut copy = self.clone();
+        copy.weights_mut().map(|weight| *weight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_says_only_what_is_special() {
+        let text = "name = \"slow\"\nnodes = 5\n[faults]\ncrash = 0\n[sizes]\npipeline = 1\n";
+        let scenario = Scenario::parse(text).expect("parses");
+        assert_eq!((scenario.nodes, scenario.seconds, scenario.faults.crash), (5, 120, 0));
+        assert_eq!(Scenario::parse(&scenario.to_toml()).expect("parses"), scenario);
+    }
+
+    #[test]
+    fn what_there_is_not_is_refused() {
+        for text in ["nodes = 2", "nods = 3", "[sizes]\npipeline = 0", "[faults]\nmeteor = 1"] {
+            assert!(Scenario::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn random_scenarios_are_valid_and_differ() {
+        let drawn: Vec<_> = (0..50).map(Scenario::randomised).collect();
+        assert!(drawn.iter().all(|scenario| scenario.check().is_ok()));
+        assert!([1, 3, 5].iter().all(|n| drawn.iter().any(|scenario| scenario.nodes == *n)));
+        assert_eq!(drawn[3], Scenario::randomised(3));
+        assert_ne!(drawn[3], drawn[4]);
+    }
+}

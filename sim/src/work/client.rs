@@ -1,0 +1,308 @@
+//! A client: begins operations at its pace, on few ids, so that policies, cancels and terminations
+//! meet. Each operation runs beside the others and is tried as an SDK tries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
+use holdfast_proto::common::WorkflowType;
+use holdfast_proto::workflowservice as rpc;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::calls::{Answer, Patience, insist};
+use super::reads::{self, Ask};
+use super::wire::{NAMESPACE, WORKFLOW_TYPE, execution, millis, queue, text};
+use super::{Shared, asked, lock};
+use crate::record::{Kind, Outcome, Policies, Told};
+use crate::rng::Rng;
+
+/// Operations of one client at once; beyond that it waits.
+const AT_ONCE: usize = 64;
+
+/// What clients do, and how often, unless the scenario says otherwise.
+const MIX: [(Kind, u32); 12] = [
+    (Kind::Start, 26),
+    (Kind::Signal, 20),
+    (Kind::SignalWithStart, 8),
+    (Kind::Cancel, 5),
+    (Kind::Terminate, 3),
+    (Kind::Describe, 14),
+    (Kind::Read, 10),
+    (Kind::ReadBack, 2),
+    (Kind::Watch, 4),
+    (Kind::AwaitClose, 4),
+    (Kind::List, 2),
+    (Kind::Count, 2),
+];
+
+/// One client, for ever.
+pub(crate) async fn run(shared: Arc<Shared>, number: u32) {
+    let who: Arc<str> = format!("c{number}").into();
+    let mut rng = shared.rng(&format!("client {number}"));
+    let plan = &shared.scenario.workload;
+    let weights = MIX.map(|(kind, usual)| *plan.weights.get(kind.name()).unwrap_or(&usual));
+    let per_second = u64::from(plan.operations_per_second.max(1));
+    // Twice the mean: the pauses are drawn evenly from zero on.
+    let pause = 2_000_000 * u64::from(plan.clients.max(1)) / per_second;
+    shared.when_ready().await;
+    let mut running = JoinSet::new();
+    let mut serial = 0;
+    while !shared.is_stopping() {
+        sleep(Duration::from_micros(rng.below(pause.max(1)))).await;
+        while running.try_join_next().is_some() {}
+        if running.len() >= AT_ONCE {
+            running.join_next().await;
+        }
+        let Some((kind, _)) = rng.weighted(&weights).and_then(|at| MIX.get(at)) else { continue };
+        serial += 1;
+        let operation = Operation {
+            shared: shared.clone(),
+            who: who.clone(),
+            id: format!("w-{}", rng.below(u64::from(plan.workflow_ids.max(1)))).into(),
+            request: format!("{who}-{serial}"),
+            rng: Rng::stream(rng.bits(), "operation"),
+        };
+        running.spawn(operation.run(*kind));
+    }
+    while running.join_next().await.is_some() {}
+}
+
+/// One operation.
+struct Operation {
+    shared: Arc<Shared>,
+    who: Arc<str>,
+    id: Arc<str>,
+    request: String,
+    rng: Rng,
+}
+
+impl Operation {
+    async fn run(mut self, kind: Kind) {
+        match kind {
+            Kind::Start => self.start().await,
+            Kind::Signal => self.signal().await,
+            Kind::SignalWithStart => self.signal_with_start().await,
+            Kind::Cancel => self.cancel().await,
+            Kind::Terminate => self.terminate().await,
+            reading => self.read(reading).await,
+        }
+    }
+
+    async fn read(mut self, kind: Kind) {
+        let (run, page) = (self.maybe_run(), reads::page_size(&mut self.rng));
+        let ask = Ask { shared: &self.shared, who: &self.who, id: &self.id, run, page };
+        match kind {
+            Kind::Describe => drop(reads::describe(&ask, &self.request).await),
+            Kind::Read => drop(reads::read(&ask, &self.request).await),
+            Kind::ReadBack => reads::read_back(&ask, &self.request).await,
+            Kind::Watch => reads::watch(&ask, &self.request).await,
+            Kind::AwaitClose => reads::await_close(&ask, &self.request).await,
+            Kind::List => reads::list(&ask, &self.request).await,
+            Kind::Count => reads::count(&ask, &self.request).await,
+            // Writes are not reads, and the rest is what workers do.
+            Kind::Start
+            | Kind::Signal
+            | Kind::SignalWithStart
+            | Kind::Cancel
+            | Kind::Terminate
+            | Kind::Task
+            | Kind::CompleteTask
+            | Kind::FailTask
+            | Kind::Attempt
+            | Kind::CompleteActivity
+            | Kind::FailActivity
+            | Kind::CancelActivity
+            | Kind::Heartbeat => {}
+        }
+    }
+
+    /// The run that was started last, or none for whatever is current.
+    fn maybe_run(&mut self) -> String {
+        if self.rng.one_in(3) {
+            lock(&self.shared.newest).get(&self.id).cloned().unwrap_or_default()
+        } else {
+            String::new()
+        }
+    }
+
+    fn policies(&mut self) -> Policies {
+        let reuse = [1, 1, 1, 2, 3][self.rng.below(5) as usize];
+        let conflict = [1, 1, 2, 2, 3][self.rng.below(5) as usize];
+        // The two exclude each other.
+        let conflict = if reuse == 3 && conflict == 3 { 1 } else { conflict };
+        Policies { reuse, conflict }
+    }
+
+    fn queue(&mut self) -> String {
+        let plan = &self.shared.scenario.workload;
+        format!("q{}", self.rng.below(u64::from(plan.queues.min(plan.workers).max(1))))
+    }
+
+    /// Ends an operation that answers with nothing worth keeping.
+    fn end<T>(&self, op: usize, kind: Kind, answer: Answer<T>, told: impl FnOnce(T) -> Told) {
+        let outcome = match answer.result {
+            Ok(answer) => Outcome::Ok(told(answer)),
+            Err(failed) => failed.outcome(),
+        };
+        if let Outcome::Ok(Told::Started { run, .. }) = &outcome {
+            lock(&self.shared.newest).insert(self.id.clone(), run.clone());
+        }
+        let what = format!("{} {} {}", self.request, kind.name(), self.id);
+        self.shared.end(op, &what, outcome, answer.unsure);
+    }
+
+    async fn start(&mut self) {
+        let policies = self.policies();
+        let some = |rng: &mut Rng, range| rng.one_in(8).then(|| millis(rng.within(range)));
+        let run_timeout = some(&mut self.rng, 2_000..15_000);
+        let delay = some(&mut self.rng, 100..3_000);
+        let query = rpc::StartWorkflowExecutionRequest {
+            namespace: NAMESPACE.to_owned(),
+            workflow_id: self.id.to_string(),
+            workflow_type: Some(WorkflowType { name: WORKFLOW_TYPE.to_owned() }),
+            task_queue: Some(queue(&self.queue())),
+            input: Some(text(&self.rng.bits().to_string())),
+            identity: self.request.clone(),
+            request_id: self.request.clone(),
+            workflow_id_reuse_policy: policies.reuse,
+            workflow_id_conflict_policy: policies.conflict,
+            workflow_task_timeout: Some(millis(self.rng.within(1_000..4_000))),
+            workflow_run_timeout: run_timeout,
+            workflow_start_delay: delay,
+            ..rpc::StartWorkflowExecutionRequest::default()
+        };
+        let mut asked = asked(Kind::Start, &self.who, &self.id, &self.request);
+        asked.policies = policies;
+        let op = self.shared.begin(asked);
+        let patience = Patience::USUAL;
+        let answer = insist(
+            &self.shared,
+            &self.who,
+            &self.id,
+            patience,
+            query,
+            |front, request| async move { front.start_workflow_execution(request).await },
+        )
+        .await;
+        self.end(op, Kind::Start, answer, |a| Told::Started { run: a.run_id, started: a.started });
+    }
+
+    async fn signal(&mut self) {
+        let run = self.maybe_run();
+        let query = rpc::SignalWorkflowExecutionRequest {
+            namespace: NAMESPACE.to_owned(),
+            workflow_execution: Some(execution(&self.id, &run)),
+            signal_name: "go".to_owned(),
+            input: Some(text(&self.request)),
+            identity: self.request.clone(),
+            request_id: self.request.clone(),
+            ..rpc::SignalWorkflowExecutionRequest::default()
+        };
+        let mut asked = asked(Kind::Signal, &self.who, &self.id, &self.request);
+        asked.run = run;
+        let op = self.shared.begin(asked);
+        let patience = Patience::USUAL;
+        let answer = insist(
+            &self.shared,
+            &self.who,
+            &self.id,
+            patience,
+            query,
+            |front, request| async move { front.signal_workflow_execution(request).await },
+        )
+        .await;
+        self.end(op, Kind::Signal, answer, |_| Told::Done);
+    }
+
+    async fn signal_with_start(&mut self) {
+        let policies = self.policies();
+        let query = rpc::SignalWithStartWorkflowExecutionRequest {
+            namespace: NAMESPACE.to_owned(),
+            workflow_id: self.id.to_string(),
+            workflow_type: Some(WorkflowType { name: WORKFLOW_TYPE.to_owned() }),
+            task_queue: Some(queue(&self.queue())),
+            input: Some(text(&self.rng.bits().to_string())),
+            identity: self.request.clone(),
+            request_id: self.request.clone(),
+            signal_name: "go".to_owned(),
+            signal_input: Some(text(&self.request)),
+            workflow_id_reuse_policy: policies.reuse,
+            workflow_id_conflict_policy: if policies.conflict == 1 { 2 } else { policies.conflict },
+            workflow_task_timeout: Some(millis(self.rng.within(1_000..4_000))),
+            ..rpc::SignalWithStartWorkflowExecutionRequest::default()
+        };
+        let mut asked = asked(Kind::SignalWithStart, &self.who, &self.id, &self.request);
+        asked.policies = policies;
+        let op = self.shared.begin(asked);
+        let patience = Patience::USUAL;
+        let answer =
+            insist(
+                &self.shared,
+                &self.who,
+                &self.id,
+                patience,
+                query,
+                |front, request| async move {
+                    front.signal_with_start_workflow_execution(request).await
+                },
+            )
+            .await;
+        let told = |a: rpc::SignalWithStartWorkflowExecutionResponse| Told::Started {
+            run: a.run_id,
+            started: a.started,
+        };
+        self.end(op, Kind::SignalWithStart, answer, told);
+    }
+
+    async fn cancel(&mut self) {
+        let run = self.maybe_run();
+        // Without a run a repeated request might hit the next one.
+        let patience = if run.is_empty() { Patience::ONCE } else { Patience::USUAL };
+        let query = rpc::RequestCancelWorkflowExecutionRequest {
+            namespace: NAMESPACE.to_owned(),
+            workflow_execution: Some(execution(&self.id, &run)),
+            identity: self.request.clone(),
+            request_id: self.request.clone(),
+            ..rpc::RequestCancelWorkflowExecutionRequest::default()
+        };
+        let mut asked = asked(Kind::Cancel, &self.who, &self.id, &self.request);
+        asked.run = run;
+        let op = self.shared.begin(asked);
+        let answer = insist(
+            &self.shared,
+            &self.who,
+            &self.id,
+            patience,
+            query,
+            |front, request| async move { front.request_cancel_workflow_execution(request).await },
+        )
+        .await;
+        self.end(op, Kind::Cancel, answer, |_| Told::Done);
+    }
+
+    async fn terminate(&mut self) {
+        let run = self.maybe_run();
+        let patience = if run.is_empty() { Patience::ONCE } else { Patience::USUAL };
+        let query = rpc::TerminateWorkflowExecutionRequest {
+            namespace: NAMESPACE.to_owned(),
+            workflow_execution: Some(execution(&self.id, &run)),
+            identity: self.request.clone(),
+            reason: "planned".to_owned(),
+            ..rpc::TerminateWorkflowExecutionRequest::default()
+        };
+        let mut asked = asked(Kind::Terminate, &self.who, &self.id, &self.request);
+        asked.run = run;
+        let op = self.shared.begin(asked);
+        let answer = insist(
+            &self.shared,
+            &self.who,
+            &self.id,
+            patience,
+            query,
+            |front, request| async move { front.terminate_workflow_execution(request).await },
+        )
+        .await;
+        self.end(op, Kind::Terminate, answer, |_| Told::Done);
+    }
+}

@@ -1,0 +1,198 @@
+//! What a judge asks at the end, through the same doors as everybody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_api::grpc::Frontend;
+use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
+use holdfast_proto::common::WorkflowType;
+use holdfast_proto::history::HistoryEvent;
+use holdfast_proto::workflow::WorkflowExecutionInfo;
+use holdfast_proto::workflowservice as rpc;
+use holdfast_raft::types::NodeId;
+use tokio::time::{Instant, sleep};
+use tonic::{Request, Response, Status};
+
+use super::calls::{Patience, insist, one_call};
+use super::reads::{self, Ask};
+use super::wire::{NAMESPACE, WORKFLOW_TYPE, execution, millis, queue, text};
+use super::{Shared, Workload, asked, lock};
+use crate::record::{Kind, Outcome, Told};
+
+/// A caller at the end of a run.
+pub struct Reader {
+    shared: Arc<Shared>,
+    who: Arc<str>,
+}
+
+impl Workload {
+    /// A caller of this name.
+    pub fn reader(&self, who: &str) -> Reader {
+        Reader { shared: self.shared().clone(), who: who.into() }
+    }
+
+    /// How many events of each run somebody was shown.
+    pub fn lengths(&self) -> BTreeMap<String, i64> {
+        lock(&self.shared().seen).lengths()
+    }
+
+    /// Every run that somebody was told of, with its workflow id.
+    pub fn known_runs(&self) -> BTreeMap<String, String> {
+        let mut runs = BTreeMap::new();
+        for operation in self.record().operations() {
+            let id = operation.asked.id.to_string();
+            match operation.told() {
+                Some(
+                    Told::Started { run, .. } | Told::Shown { run, .. } | Told::Attempt { run, .. },
+                ) if !run.is_empty() => drop(runs.insert(run.clone(), id)),
+                Some(Told::Listed(rows)) => {
+                    runs.extend(rows.iter().map(|(run, _)| (run.clone(), id.clone())));
+                }
+                _ => {}
+            }
+        }
+        runs
+    }
+}
+
+impl Reader {
+    fn ask<'a>(&'a self, id: &'a Arc<str>, run: &str) -> Ask<'a> {
+        Ask { shared: &self.shared, who: &self.who, id, run: run.to_owned(), page: 0 }
+    }
+
+    /// All events of a run; `None` when nobody gives them.
+    pub async fn history(&self, id: &str, run: &str) -> Option<Vec<HistoryEvent>> {
+        let id: Arc<str> = id.into();
+        reads::read(&self.ask(&id, run), "").await
+    }
+
+    /// What describe says of a run; `None` when nobody says anything.
+    pub async fn describe(&self, id: &str, run: &str) -> Option<WorkflowExecutionInfo> {
+        let id: Arc<str> = id.into();
+        let query = rpc::DescribeWorkflowExecutionRequest {
+            namespace: NAMESPACE.to_owned(),
+            execution: Some(execution(&id, run)),
+        };
+        let answer = insist(
+            &self.shared,
+            &self.who,
+            &id,
+            Patience::USUAL,
+            query,
+            |front, request| async move { front.describe_workflow_execution(request).await },
+        )
+        .await;
+        answer.result.ok()?.workflow_execution_info
+    }
+
+    /// One try on each node; `None` when none of them answers well.
+    pub async fn try_once<Q, T, C, F>(&self, query: Q, call: C) -> Option<T>
+    where
+        Q: Clone + Send + 'static,
+        T: Send + 'static,
+        C: Fn(Frontend, Request<Q>) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
+    {
+        for node in self.shared.doors.nodes() {
+            let (query, call) = (query.clone(), call.clone());
+            let each = Patience::USUAL.each;
+            let answer = one_call(&self.shared, &self.who, node, each, query, call).await;
+            if let Ok(answer) = answer {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    /// The nodes that are up and do not answer.
+    pub async fn silent_nodes(&self) -> Vec<NodeId> {
+        let mut silent = Vec::new();
+        for node in self.shared.doors.nodes() {
+            if self.shared.doors.store(node).is_none() {
+                continue;
+            }
+            let mut answered = false;
+            for _ in 0..5 {
+                let query = rpc::DescribeNamespaceRequest {
+                    namespace: NAMESPACE.to_owned(),
+                    ..rpc::DescribeNamespaceRequest::default()
+                };
+                let each = Patience::USUAL.each;
+                let call = |front: Frontend, request| async move {
+                    front.describe_namespace(request).await
+                };
+                let answer = one_call(&self.shared, &self.who, node, each, query, call).await;
+                if answer.is_ok() {
+                    answered = true;
+                    break;
+                }
+                sleep(Duration::from_millis(500)).await;
+            }
+            if !answered {
+                silent.push(node);
+            }
+        }
+        silent
+    }
+
+    /// Starts new workflows and waits for their ends; gives those that do not come to it, and why.
+    pub async fn probe(&self, count: u32, patience: Duration) -> Vec<(String, String)> {
+        let until = Instant::now() + patience;
+        let mut failed = Vec::new();
+        let mut open: BTreeSet<Arc<str>> = BTreeSet::new();
+        for number in 0..count {
+            let id: Arc<str> = format!("probe-{number}").into();
+            match self.start(&id, number).await {
+                Outcome::Ok(_) => drop(open.insert(id)),
+                other => failed.push((id.to_string(), format!("is not started: {other:?}"))),
+            }
+        }
+        while !open.is_empty() && Instant::now() < until {
+            for id in open.clone() {
+                if reads::is_open(&self.shared, &self.who, &id).await == Some(false) {
+                    open.remove(&id);
+                }
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        let late = open.into_iter().map(|id| (id.to_string(), "does not end".to_owned()));
+        failed.extend(late);
+        failed
+    }
+
+    async fn start(&self, id: &Arc<str>, number: u32) -> Outcome {
+        let plan = &self.shared.scenario.workload;
+        let on = format!("q{}", number % plan.queues.min(plan.workers).max(1));
+        let request = format!("{}-{id}", self.who);
+        let query = rpc::StartWorkflowExecutionRequest {
+            namespace: NAMESPACE.to_owned(),
+            workflow_id: id.to_string(),
+            workflow_type: Some(WorkflowType { name: WORKFLOW_TYPE.to_owned() }),
+            task_queue: Some(queue(&on)),
+            input: Some(text(&number.to_string())),
+            identity: request.clone(),
+            request_id: request.clone(),
+            workflow_task_timeout: Some(millis(2_000)),
+            ..rpc::StartWorkflowExecutionRequest::default()
+        };
+        let op = self.shared.begin(asked(Kind::Start, &self.who, id, &request));
+        let answer = insist(
+            &self.shared,
+            &self.who,
+            id,
+            Patience::USUAL,
+            query,
+            |front, request| async move { front.start_workflow_execution(request).await },
+        )
+        .await;
+        let outcome = match answer.result {
+            Ok(a) => Outcome::Ok(Told::Started { run: a.run_id, started: a.started }),
+            Err(failed) => failed.outcome(),
+        };
+        let what = format!("{request} start {id}");
+        self.shared.end(op, &what, outcome.clone(), answer.unsure);
+        outcome
+    }
+}

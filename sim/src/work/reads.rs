@@ -1,0 +1,310 @@
+//! Reads as clients make them, and what they check at once: pages without holes, events that do
+//! not change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
+use holdfast_proto::enums::{HistoryEventFilterType, PendingWorkflowTaskState};
+use holdfast_proto::history::HistoryEvent;
+use holdfast_proto::history::history_event::Attributes as Event;
+use holdfast_proto::workflowservice as rpc;
+use tonic::Code;
+
+use super::calls::{Answer, Patience, insist};
+use super::wire::{NAMESPACE, closes, execution};
+use super::{Shared, asked, lock};
+use crate::record::{Kind, Outcome, Told};
+use crate::rng::Rng;
+
+/// How long a long poll is given. The server ends it a second earlier.
+const LONG: Duration = Duration::from_secs(11);
+
+/// The status of a run that is open.
+const RUNNING: i32 = 1;
+
+/// One reader's question: whose, about what, and how large its pages are.
+pub(crate) struct Ask<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) who: &'a Arc<str>,
+    pub(crate) id: &'a Arc<str>,
+    /// Empty for the current run.
+    pub(crate) run: String,
+    pub(crate) page: i32,
+}
+
+/// The run that a history is of.
+pub(crate) fn run_of(events: &[HistoryEvent]) -> Option<&str> {
+    match events.first()?.attributes.as_ref()? {
+        Event::WorkflowExecutionStartedEventAttributes(a) => Some(&a.original_execution_run_id),
+        _ => None,
+    }
+}
+
+/// Whether the current run of an id is open; `None` when nobody could say.
+pub(crate) async fn is_open(shared: &Shared, who: &Arc<str>, id: &Arc<str>) -> Option<bool> {
+    let ask = Ask { shared, who, id, run: String::new(), page: 0 };
+    match describe(&ask, "drain").await {
+        Outcome::Ok(Told::Shown { closed, .. }) => closed.map(|closed| !closed),
+        Outcome::Refused { code: Code::NotFound, .. } => Some(false),
+        _ => None,
+    }
+}
+
+/// DescribeWorkflowExecution.
+pub(crate) async fn describe(ask: &Ask<'_>, request: &str) -> Outcome {
+    let op = ask.begin(Kind::Describe, request);
+    let query = rpc::DescribeWorkflowExecutionRequest {
+        namespace: NAMESPACE.to_owned(),
+        execution: Some(execution(ask.id, &ask.run)),
+    };
+    let answer =
+        insist(ask.shared, ask.who, ask.id, Patience::USUAL, query, |front, request| async move {
+            front.describe_workflow_execution(request).await
+        })
+        .await;
+    let outcome = match answer.result {
+        Ok(shown) => {
+            let info = shown.workflow_execution_info.unwrap_or_default();
+            let run = info.execution.map_or_else(String::new, |it| it.run_id);
+            // A granted start is counted, and may never be written.
+            let granted = shown
+                .pending_workflow_task
+                .is_some_and(|task| task.state() == PendingWorkflowTaskState::Started);
+            let from = if granted { info.history_length - 2 } else { info.history_length };
+            let closed = Some(info.status != RUNNING);
+            Outcome::Ok(Told::Shown { run, from, to: info.history_length, closed })
+        }
+        Err(failed) => failed.outcome(),
+    };
+    ask.end(op, Kind::Describe, outcome)
+}
+
+impl Ask<'_> {
+    fn begin(&self, kind: Kind, request: &str) -> crate::record::OpId {
+        let mut asked = asked(kind, self.who, self.id, request);
+        asked.run.clone_from(&self.run);
+        self.shared.begin(asked)
+    }
+
+    fn end(&self, op: crate::record::OpId, kind: Kind, outcome: Outcome) -> Outcome {
+        let what = format!("{} {} {}", self.who, kind.name(), self.id);
+        self.shared.end(op, &what, outcome.clone(), false);
+        outcome
+    }
+
+    /// One page of history.
+    async fn page(
+        &self,
+        token: Bytes,
+        wait: bool,
+        filter: HistoryEventFilterType,
+    ) -> Answer<rpc::GetWorkflowExecutionHistoryResponse> {
+        let query = rpc::GetWorkflowExecutionHistoryRequest {
+            namespace: NAMESPACE.to_owned(),
+            execution: Some(execution(self.id, &self.run)),
+            maximum_page_size: self.page,
+            next_page_token: token,
+            wait_new_event: wait,
+            history_event_filter_type: filter as i32,
+            ..rpc::GetWorkflowExecutionHistoryRequest::default()
+        };
+        let each = if wait { LONG } else { Patience::USUAL.each };
+        let patience = Patience { each, ..Patience::USUAL };
+        insist(self.shared, self.who, self.id, patience, query, |front, request| async move {
+            front.get_workflow_execution_history(request).await
+        })
+        .await
+    }
+
+    /// Checks a whole history against what anybody saw before, and gives what it tells.
+    fn told(&self, events: &[HistoryEvent]) -> Told {
+        let run = run_of(events).unwrap_or_default().to_owned();
+        if run.is_empty() || events.first().is_some_and(|event| event.event_id != 1) {
+            let text = format!("{} was shown a history without a start", self.who);
+            self.shared.found("H1", self.id, text);
+        }
+        if let Err(why) = lock(&self.shared.seen).take(&run, events) {
+            let text = format!("{} read run {run}: {why}", self.who);
+            self.shared.found("H1", self.id, text);
+        }
+        let length = events.len() as i64;
+        let closed = Some(events.last().is_some_and(closes));
+        Told::Shown { run, from: length, to: length, closed }
+    }
+}
+
+/// GetWorkflowExecutionHistory to the end. Gives the events of an acknowledged read.
+pub(crate) async fn read(ask: &Ask<'_>, request: &str) -> Option<Vec<HistoryEvent>> {
+    let op = ask.begin(Kind::Read, request);
+    let mut events: Vec<HistoryEvent> = Vec::new();
+    let mut token = Bytes::new();
+    loop {
+        let answer = ask.page(token, false, HistoryEventFilterType::AllEvent).await;
+        match answer.result {
+            Ok(page) => {
+                events.extend(page.history.unwrap_or_default().events);
+                token = page.next_page_token;
+            }
+            Err(failed) => {
+                ask.end(op, Kind::Read, failed.outcome());
+                return None;
+            }
+        }
+        if token.is_empty() {
+            break;
+        }
+    }
+    ask.end(op, Kind::Read, Outcome::Ok(ask.told(&events)));
+    Some(events)
+}
+
+/// GetWorkflowExecutionHistoryReverse to the start.
+pub(crate) async fn read_back(ask: &Ask<'_>, request: &str) {
+    let op = ask.begin(Kind::ReadBack, request);
+    let mut events: Vec<HistoryEvent> = Vec::new();
+    let mut token = Bytes::new();
+    loop {
+        let query = rpc::GetWorkflowExecutionHistoryReverseRequest {
+            namespace: NAMESPACE.to_owned(),
+            execution: Some(execution(ask.id, &ask.run)),
+            maximum_page_size: ask.page,
+            next_page_token: token,
+        };
+        let patience = Patience::USUAL;
+        let answer =
+            insist(ask.shared, ask.who, ask.id, patience, query, |front, request| async move {
+                front.get_workflow_execution_history_reverse(request).await
+            })
+            .await;
+        match answer.result {
+            Ok(page) => {
+                events.extend(page.history.unwrap_or_default().events);
+                token = page.next_page_token;
+            }
+            Err(failed) => {
+                ask.end(op, Kind::ReadBack, failed.outcome());
+                return;
+            }
+        }
+        if token.is_empty() {
+            break;
+        }
+    }
+    events.reverse();
+    ask.end(op, Kind::ReadBack, Outcome::Ok(ask.told(&events)));
+}
+
+/// GetWorkflowExecutionHistory that waits for news, once: reads what is there, then waits.
+pub(crate) async fn watch(ask: &Ask<'_>, request: &str) {
+    let mut events: Vec<HistoryEvent> = Vec::new();
+    let mut token = Bytes::new();
+    loop {
+        // What is there comes at once; the page behind it is the wait.
+        let seen = lock(&ask.shared.seen).length(run_of(&events).unwrap_or_default());
+        let waits = !token.is_empty() && events.len() as i64 >= seen.max(1);
+        let op = waits.then(|| ask.begin(Kind::Watch, request));
+        let answer = ask.page(token, true, HistoryEventFilterType::AllEvent).await;
+        let page = match answer.result {
+            Ok(page) => page,
+            Err(failed) => {
+                if let Some(op) = op {
+                    ask.end(op, Kind::Watch, failed.outcome());
+                }
+                return;
+            }
+        };
+        events.extend(page.history.unwrap_or_default().events);
+        token = page.next_page_token;
+        let told = ask.told(&events);
+        if let Some(op) = op {
+            ask.end(op, Kind::Watch, Outcome::Ok(told));
+            return;
+        }
+        if token.is_empty() {
+            return;
+        }
+    }
+}
+
+/// GetWorkflowExecutionHistory that waits for the end, for as long as one call may take.
+pub(crate) async fn await_close(ask: &Ask<'_>, request: &str) {
+    let op = ask.begin(Kind::AwaitClose, request);
+    let answer = ask.page(Bytes::new(), true, HistoryEventFilterType::CloseEvent).await;
+    let outcome = match answer.result {
+        Ok(page) => match page.history.unwrap_or_default().events.as_slice() {
+            [] => Outcome::Ok(Told::Shown {
+                run: ask.run.clone(),
+                from: 0,
+                to: 0,
+                closed: Some(false),
+            }),
+            [event] if closes(event) => {
+                let (from, to) = (event.event_id, event.event_id);
+                Outcome::Ok(Told::Shown { run: ask.run.clone(), from, to, closed: Some(true) })
+            }
+            events => {
+                let text =
+                    format!("{} waited for the end and got {} events", ask.who, events.len());
+                ask.shared.found("V2", ask.id, text);
+                Outcome::Ok(Told::Done)
+            }
+        },
+        Err(failed) => failed.outcome(),
+    };
+    ask.end(op, Kind::AwaitClose, outcome);
+}
+
+/// Lists need every shard led by one node: little patience.
+const LISTS: Patience =
+    Patience { each: Duration::from_secs(5), total: Duration::from_millis(1), repeat: true };
+
+/// ListWorkflowExecutions of one id.
+pub(crate) async fn list(ask: &Ask<'_>, request: &str) {
+    let op = ask.begin(Kind::List, request);
+    let query = rpc::ListWorkflowExecutionsRequest {
+        namespace: NAMESPACE.to_owned(),
+        query: format!("WorkflowId = '{}'", ask.id),
+        ..rpc::ListWorkflowExecutionsRequest::default()
+    };
+    let answer = insist(ask.shared, ask.who, ask.id, LISTS, query, |front, request| async move {
+        front.list_workflow_executions(request).await
+    })
+    .await;
+    let outcome = match answer.result {
+        // Runs move to other pages as they close: only a whole list is held to account.
+        Ok(page) if !page.next_page_token.is_empty() => Outcome::Ok(Told::Done),
+        Ok(page) => {
+            let row = |info: holdfast_proto::workflow::WorkflowExecutionInfo| {
+                (info.execution.map_or_else(String::new, |it| it.run_id), info.status)
+            };
+            Outcome::Ok(Told::Listed(page.executions.into_iter().map(row).collect()))
+        }
+        Err(failed) => failed.outcome(),
+    };
+    ask.end(op, Kind::List, outcome);
+}
+
+/// CountWorkflowExecutions of one id.
+pub(crate) async fn count(ask: &Ask<'_>, request: &str) {
+    let op = ask.begin(Kind::Count, request);
+    let query = rpc::CountWorkflowExecutionsRequest {
+        namespace: NAMESPACE.to_owned(),
+        query: format!("WorkflowId = '{}'", ask.id),
+    };
+    let answer = insist(ask.shared, ask.who, ask.id, LISTS, query, |front, request| async move {
+        front.count_workflow_executions(request).await
+    })
+    .await;
+    let outcome = match answer.result {
+        Ok(counted) => Outcome::Ok(Told::Counted(counted.count)),
+        Err(failed) => failed.outcome(),
+    };
+    ask.end(op, Kind::Count, outcome);
+}
+
+/// A page size: mostly the server's own, sometimes tiny.
+pub(crate) fn page_size(rng: &mut Rng) -> i32 {
+    if rng.one_in(3) { 1 + rng.below(4) as i32 } else { 0 }
+}
