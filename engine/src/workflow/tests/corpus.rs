@@ -111,7 +111,7 @@ fn story() -> String {
     world.complete_with(&task.token, sticky);
     let attempt = rig.poll_activity().expect("an activity task");
     rig.pass(SECOND / 2);
-    rig.heartbeat(&attempt, Some(payloads("1").into())).expect("accepted");
+    rig.heartbeat(&attempt, Some(payloads("1"))).expect("accepted");
     rig.pass(SECOND * 3 / 4);
     rig.fail_activity(&attempt, None).expect("accepted");
     // The timer has fired and made a task; while it is held another timer fires into the buffer.
