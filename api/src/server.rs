@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use holdfast_proto::enums::IndexedValueType;
 use holdfast_raft::host::{Host, OsRng, SystemClock};
 use holdfast_raft::links::LoopLinks;
@@ -130,43 +131,45 @@ pub struct Server {
 
 impl Server {
     /// Opens the data, starts the node, and serves.
-    pub async fn start(options: Options) -> Result<Server, ServeError> {
-        // The port first: it is the cheapest thing to be refused.
-        let wanted = SocketAddr::new(options.ip, options.port);
-        let listening = |error| ServeError::Listen(wanted, error);
-        let listener = TcpListener::bind(wanted).await.map_err(listening)?;
-        let address = listener.local_addr().map_err(listening)?;
+    pub fn start(options: Options) -> BoxFuture<'static, Result<Server, ServeError>> {
+        Box::pin(async move {
+            // The port first: it is the cheapest thing to be refused.
+            let wanted = SocketAddr::new(options.ip, options.port);
+            let listening = |error| ServeError::Listen(wanted, error);
+            let listener = TcpListener::bind(wanted).await.map_err(listening)?;
+            let address = listener.local_addr().map_err(listening)?;
 
-        let (data, temporary) = place(&options.data)?;
-        let opened = open(&data, options.shards, options.shards_of_new).await?;
-        let shards = opened.format.shards;
-        let folder = Folder { store: opened.store.clone(), log: opened.log.clone() };
-        let host = Host {
-            clock: Arc::new(SystemClock::new()),
-            rng: Arc::new(OsRng),
-            store: opened.store,
-            log: opened.log,
-            links: LoopLinks::new().node(NODE),
-        };
-        let limits = options.settings.limits.clone();
-        let node = Node::start(host, NodeConfig { limits, ..NodeConfig::sole(shards) }).await?;
-        node.serving().await?;
+            let (data, temporary) = place(&options.data)?;
+            let opened = open(&data, options.shards, options.shards_of_new).await?;
+            let shards = opened.format.shards;
+            let folder = Folder { store: opened.store.clone(), log: opened.log.clone() };
+            let host = Host {
+                clock: Arc::new(SystemClock::new()),
+                rng: Arc::new(OsRng),
+                store: opened.store,
+                log: opened.log,
+                links: LoopLinks::new().node(NODE),
+            };
+            let limits = options.settings.limits.clone();
+            let node = Node::start(host, NodeConfig { limits, ..NodeConfig::sole(shards) }).await?;
+            node.serving().await?;
 
-        let (draining, drain) = watch::channel(false);
-        let settings = Arc::new(options.settings);
-        let frontend = Frontend::new(node.clone(), settings, drain.clone());
-        for name in &options.namespaces {
-            let made = frontend
-                .ensure_namespace(name, options.retention, &options.search_attributes)
-                .await;
-            made.map_err(|refusal| ServeError::Namespace {
-                name: name.clone(),
-                reason: refusal.message().to_owned(),
-            })?;
-        }
-        let serving = tokio::spawn(serve(listener, frontend, drain));
-        tracing::info!(%address, data = %data.display(), shards, "serving");
-        Ok(Server { address, data, node, folder, draining, serving, temporary })
+            let (draining, drain) = watch::channel(false);
+            let settings = Arc::new(options.settings);
+            let frontend = Frontend::new(node.clone(), settings, drain.clone());
+            for name in &options.namespaces {
+                let made = frontend
+                    .ensure_namespace(name, options.retention, &options.search_attributes)
+                    .await;
+                made.map_err(|refusal| ServeError::Namespace {
+                    name: name.clone(),
+                    reason: refusal.message().to_owned(),
+                })?;
+            }
+            let serving = tokio::spawn(serve(listener, frontend, drain));
+            tracing::info!(%address, data = %data.display(), shards, "serving");
+            Ok(Server { address, data, node, folder, draining, serving, temporary })
+        })
     }
 
     /// Where it listens.
@@ -183,20 +186,22 @@ impl Server {
     }
 
     /// Takes no new connection, answers what waits, lets calls in flight finish, and stops.
-    pub async fn stop(self) {
-        tracing::info!("stopping");
-        self.draining.send_replace(true);
-        let abort = self.serving.abort_handle();
-        if tokio::time::timeout(DRAIN, self.serving).await.is_err() {
-            tracing::warn!("calls were still in flight after {} s", DRAIN.as_secs());
-            abort.abort();
-        }
-        self.node.stop().await;
-        drop(self.node);
-        self.folder.close().await;
-        if let Some(Err(error)) = self.temporary.map(tempfile::TempDir::close) {
-            tracing::warn!(%error, "the folder of the data could not be removed");
-        }
+    pub fn stop(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            tracing::info!("stopping");
+            self.draining.send_replace(true);
+            let abort = self.serving.abort_handle();
+            if tokio::time::timeout(DRAIN, self.serving).await.is_err() {
+                tracing::warn!("calls were still in flight after {} s", DRAIN.as_secs());
+                abort.abort();
+            }
+            self.node.stop().await;
+            drop(self.node);
+            self.folder.close().await;
+            if let Some(Err(error)) = self.temporary.map(tempfile::TempDir::close) {
+                tracing::warn!(%error, "the folder of the data could not be removed");
+            }
+        })
     }
 }
 

@@ -75,6 +75,9 @@ pub struct RequestSeen {
     /// The run it went to, 16 bytes.
     #[prost(bytes = "vec", tag = "3")]
     pub run: Vec<u8>,
+    /// It was the request of a start: that run was created by it, or it was attached to it.
+    #[prost(bool, tag = "4")]
+    pub start: bool,
 }
 
 /// An id record under decision.
@@ -93,11 +96,33 @@ impl RecordLive {
         self.changes.push(change);
     }
 
-    /// The run in which `id` was honoured within the window that ends at `now`.
+    /// The run that the signal `id` met within the window that ends at `now`.
     pub fn seen(&self, id: &str, now: Hlc) -> Option<RunId> {
+        self.recent(id, false, now)
+    }
+
+    /// The run before the current one that the start `id` made or met, within the window.
+    pub fn started(&self, id: &str, now: Hlc) -> Option<RunId> {
+        self.recent(id, true, now)
+    }
+
+    fn recent(&self, id: &str, start: bool, now: Hlc) -> Option<RunId> {
         let oldest = now.0.saturating_sub(REQUEST_WINDOW.as_nanos() as u64);
-        let recent = self.record.recent.iter().find(|seen| seen.at >= oldest && seen.id == id)?;
-        Uuid::from_slice(&recent.run)
+        let mut recent = self.record.recent.iter();
+        let seen = recent.find(|r| r.at >= oldest && r.start == start && r.id == id)?;
+        Uuid::from_slice(&seen.run)
+    }
+
+    /// The current run gives way: its start may still be repeated (A13).
+    pub fn replace_current(&mut self, by: CurrentRun, now: Hlc) {
+        if let Some(old) = self.record.current.clone() {
+            let ids = [old.create_request_id].into_iter().chain(old.attached_request_ids);
+            for id in ids.filter(|id| !id.is_empty()) {
+                let seen = RequestSeen { id, at: now.0, run: old.run.clone(), start: true };
+                self.push(Change::RequestSeen(seen));
+            }
+        }
+        self.push(Change::CurrentRun(by));
     }
 }
 

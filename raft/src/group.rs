@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use holdfast_storage::{GroupId, StorageError, Store};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError, RaftError};
@@ -70,55 +71,58 @@ impl Group {
     ///
     /// A pristine group is initialised by the first of its members. A sole voter is elected at
     /// once, and then nothing of it ticks.
-    pub async fn open(
-        host: &Host,
+    pub fn open<'a>(
+        host: &'a Host,
         id: GroupId,
         node: NodeId,
-        members: &BTreeSet<NodeId>,
-    ) -> Result<(Group, mpsc::UnboundedReceiver<Ended>), GroupError> {
-        Rt::seed(host.rng.next_u64());
-        let (stop, stopped) = watch::channel(None);
-        let broken = |why: &dyn std::fmt::Display| {
-            let why = stopped.borrow().clone().unwrap_or_else(|| why.to_string());
-            GroupError::Stopped { group: id, why }
-        };
-        let log = open_log(host, id).map_err(|e| broken(&e))?;
-        let fresh = host.log.state(id).map_err(|e| broken(&e))?.vote.is_none();
-        let (events, ended) = mpsc::unbounded_channel();
-        let (show, applied) = watch::channel(AppliedMark::default());
-        let machine = Machine::open(Wiring {
-            group: id,
-            store: Arc::clone(&host.store),
-            durable: log.durable(),
-            events: events.clone(),
-            applied: show,
-            stopped: stop,
-        })
-        .map_err(|e| broken(&e))?;
-        let config = raft_config(id).map_err(|e| GroupError::Config(e.to_string()))?;
-        let net = GroupNet::new(id, Arc::clone(&host.links));
-        let raft = GroupRaft::new(node, config, net, log, machine).await.map_err(|e| broken(&e))?;
+        members: &'a BTreeSet<NodeId>,
+    ) -> BoxFuture<'a, Result<(Group, mpsc::UnboundedReceiver<Ended>), GroupError>> {
+        Box::pin(async move {
+            Rt::seed(host.rng.next_u64());
+            let (stop, stopped) = watch::channel(None);
+            let broken = |why: &dyn std::fmt::Display| {
+                let why = stopped.borrow().clone().unwrap_or_else(|| why.to_string());
+                GroupError::Stopped { group: id, why }
+            };
+            let log = open_log(host, id).map_err(|e| broken(&e))?;
+            let fresh = host.log.state(id).map_err(|e| broken(&e))?.vote.is_none();
+            let (events, ended) = mpsc::unbounded_channel();
+            let (show, applied) = watch::channel(AppliedMark::default());
+            let machine = Machine::open(Wiring {
+                group: id,
+                store: Arc::clone(&host.store),
+                durable: log.durable(),
+                events: events.clone(),
+                applied: show,
+                stopped: stop,
+            })
+            .map_err(|e| broken(&e))?;
+            let config = raft_config(id).map_err(|e| GroupError::Config(e.to_string()))?;
+            let net = GroupNet::new(id, Arc::clone(&host.links));
+            let raft =
+                GroupRaft::new(node, config, net, log, machine).await.map_err(|e| broken(&e))?;
 
-        let sole = members.len() == 1;
-        let quiet =
-            if fresh || sole { Duration::ZERO } else { Duration::from_millis(ELECTION_MAX_MS) };
-        host.links.serve(id, Peer::new(raft.clone(), id, Arc::clone(&host.clock), quiet));
-        keep_quiet(&raft, quiet);
-        start(&raft, id, node, members).await?;
-        let leadership = watch_leadership(&raft, applied.clone());
-        let inner = Inner {
-            id,
-            node,
-            sole,
-            raft,
-            links: Arc::clone(&host.links),
-            store: Arc::clone(&host.store),
-            events,
-            leadership,
-            applied,
-            stopped,
-        };
-        Ok((Group { inner: Arc::new(inner) }, ended))
+            let sole = members.len() == 1;
+            let quiet =
+                if fresh || sole { Duration::ZERO } else { Duration::from_millis(ELECTION_MAX_MS) };
+            host.links.serve(id, Peer::new(raft.clone(), id, Arc::clone(&host.clock), quiet));
+            keep_quiet(&raft, quiet);
+            start(&raft, id, node, members).await?;
+            let leadership = watch_leadership(&raft, applied.clone());
+            let inner = Inner {
+                id,
+                node,
+                sole,
+                raft,
+                links: Arc::clone(&host.links),
+                store: Arc::clone(&host.store),
+                events,
+                leadership,
+                applied,
+                stopped,
+            };
+            Ok((Group { inner: Arc::new(inner) }, ended))
+        })
     }
 
     /// Which group.
@@ -148,12 +152,14 @@ impl Group {
     }
 
     /// Waits until this node may decide; gives the term.
-    pub async fn await_serving(&self) -> Result<u64, GroupError> {
-        let mut leadership = self.leadership();
-        match leadership.wait_for(Option::is_some).await {
-            Ok(term) => term.ok_or(GroupError::NotLeader(self.inner.id)),
-            Err(_) => Err(self.gone(&"it ended")),
-        }
+    pub fn await_serving(&self) -> BoxFuture<'_, Result<u64, GroupError>> {
+        Box::pin(async move {
+            let mut leadership = self.leadership();
+            match leadership.wait_for(Option::is_some).await {
+                Ok(term) => term.ok_or(GroupError::NotLeader(self.inner.id)),
+                Err(_) => Err(self.gone(&"it ended")),
+            }
+        })
     }
 
     /// Where the tables of this group stand here; moves also for entries of other leaders.
@@ -174,71 +180,81 @@ impl Group {
     /// Proposes an entry, decided in `term`; refused unless this node still leads in that term.
     /// Returns when it is queued; proposals of one task keep their order. How it ends is told on
     /// the receiver from [`Group::open`], whatever happens.
-    pub async fn propose(&self, term: u64, entry: EntryBytes) {
-        let mark = entry.mark().unwrap_or_default();
-        let events = self.inner.events.clone();
-        let end = OnEnd::new(move |result: Option<ClientWriteResult<TypeConfig>>| {
-            let how = match result {
-                // Applied: the machine has said what became of it.
-                Some(Ok(_)) => return,
-                Some(Err(ClientWriteError::ForwardToLeader(_))) => Proposed::Refused,
-                Some(Err(_)) | None => Proposed::Unknown,
-            };
-            let _ = events.send(Ended { reign: mark.reign, seq: mark.seq, how });
-        });
-        let leader = log_id(term, 0).leader_id;
-        // A group that has stopped drops the proposal, which answers it.
-        let _ = self.inner.raft.write(entry).with_leader(leader).responder(end).await;
+    pub fn propose(&self, term: u64, entry: EntryBytes) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let mark = entry.mark().unwrap_or_default();
+            let events = self.inner.events.clone();
+            let end = OnEnd::new(move |result: Option<ClientWriteResult<TypeConfig>>| {
+                let how = match result {
+                    // Applied: the machine has said what became of it.
+                    Some(Ok(_)) => return,
+                    Some(Err(ClientWriteError::ForwardToLeader(_))) => Proposed::Refused,
+                    Some(Err(_)) | None => Proposed::Unknown,
+                };
+                let _ = events.send(Ended { reign: mark.reign, seq: mark.seq, how });
+            });
+            let leader = log_id(term, 0).leader_id;
+            // A group that has stopped drops the proposal, which answers it.
+            let _ = self.inner.raft.write(entry).with_leader(leader).responder(end).await;
+        })
     }
 
     /// Commits an entry without contents and waits until it is applied here: everything proposed
     /// before it has then been applied or never will be.
-    pub async fn barrier(&self) -> Result<(), GroupError> {
-        match self.inner.raft.write_blank().await {
-            Ok(_) => Ok(()),
-            Err(RaftError::Fatal(why)) => Err(self.gone(&why)),
-            Err(RaftError::APIError(_)) => Err(GroupError::NotLeader(self.inner.id)),
-        }
+    pub fn barrier(&self) -> BoxFuture<'_, Result<(), GroupError>> {
+        Box::pin(async move {
+            match self.inner.raft.write_blank().await {
+                Ok(_) => Ok(()),
+                Err(RaftError::Fatal(why)) => Err(self.gone(&why)),
+                Err(RaftError::APIError(_)) => Err(GroupError::NotLeader(self.inner.id)),
+            }
+        })
     }
 
     /// Waits until a read of the tables sees everything acknowledged before this call.
-    pub async fn read_index(&self) -> Result<(), GroupError> {
-        match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
-            Err(RaftError::Fatal(why)) => Err(self.gone(&why)),
-            Err(RaftError::APIError(_)) => Err(GroupError::NotLeader(self.inner.id)),
-        }
+    pub fn read_index(&self) -> BoxFuture<'_, Result<(), GroupError>> {
+        Box::pin(async move {
+            match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+                Ok(_) => Ok(()),
+                Err(RaftError::Fatal(why)) => Err(self.gone(&why)),
+                Err(RaftError::APIError(_)) => Err(GroupError::NotLeader(self.inner.id)),
+            }
+        })
     }
 
     /// Lets go of the log up to where the tables are durable, except the last `keep` entries.
     /// Gives the index that is durable. Called by the flusher, after a flush.
-    pub async fn purge(&self, keep: u64) -> Result<Option<u64>, GroupError> {
-        let state = GroupState::persisted(self.inner.store.as_ref(), self.inner.id);
-        let Some(at) = state.map_err(|e| self.gone(&e))?.applied else { return Ok(None) };
-        let raft = &self.inner.raft;
-        let mut metrics = raft.data_metrics();
-        if metrics.borrow_watched().snapshot < Some(at) {
-            raft.trigger().snapshot().await.map_err(|e| self.gone(&e))?;
-            let known = metrics.wait_until(|now| now.snapshot >= Some(at));
-            match tokio::time::timeout(PURGE_WAIT, known).await {
-                Ok(known) => drop(known.map_err(|e| self.gone(&e))?),
-                Err(_) => {
-                    tracing::warn!(group = self.inner.id, "openraft takes no note of a flush")
+    pub fn purge(&self, keep: u64) -> BoxFuture<'_, Result<Option<u64>, GroupError>> {
+        Box::pin(async move {
+            let state = GroupState::persisted(self.inner.store.as_ref(), self.inner.id);
+            let Some(at) = state.map_err(|e| self.gone(&e))?.applied else { return Ok(None) };
+            let raft = &self.inner.raft;
+            let mut metrics = raft.data_metrics();
+            if metrics.borrow_watched().snapshot < Some(at) {
+                raft.trigger().snapshot().await.map_err(|e| self.gone(&e))?;
+                let known = metrics.wait_until(|now| now.snapshot >= Some(at));
+                match tokio::time::timeout(PURGE_WAIT, known).await {
+                    Ok(known) => drop(known.map_err(|e| self.gone(&e))?),
+                    Err(_) => {
+                        tracing::warn!(group = self.inner.id, "openraft takes no note of a flush")
+                    }
                 }
             }
-        }
-        if let Some(upto) = at.index.checked_sub(keep) {
-            raft.trigger().purge_log(upto).await.map_err(|e| self.gone(&e))?;
-        }
-        Ok(Some(at.index))
+            if let Some(upto) = at.index.checked_sub(keep) {
+                raft.trigger().purge_log(upto).await.map_err(|e| self.gone(&e))?;
+            }
+            Ok(Some(at.index))
+        })
     }
 
     /// Stops the group. Proposals without an answer end as unknown.
-    pub async fn stop(&self) {
-        self.inner.links.forget(self.inner.id);
-        if let Err(why) = self.inner.raft.shutdown().await {
-            tracing::warn!(group = self.inner.id, %why, "the group did not stop cleanly");
-        }
+    pub fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.inner.links.forget(self.inner.id);
+            if let Err(why) = self.inner.raft.shutdown().await {
+                tracing::warn!(group = self.inner.id, %why, "the group did not stop cleanly");
+            }
+        })
     }
 
     fn gone(&self, why: &dyn std::fmt::Display) -> GroupError {

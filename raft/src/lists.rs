@@ -6,6 +6,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use holdfast_engine::ids::{NamespaceId, RunId, Uuid};
 use holdfast_engine::namespace::NamespaceView;
 use holdfast_engine::rows::VisibilityRecord;
@@ -26,49 +27,53 @@ pub const ROW_BUDGET: usize = 2_000_000;
 
 impl Node {
     /// One page of a list.
-    pub async fn list(
-        &self,
-        namespace: &Arc<NamespaceView>,
-        listing: &Listing,
-    ) -> Result<(Vec<VisibilityRecord>, Option<ListPage>), SubmitError> {
-        let view = self.read_all().await?;
-        let plan = Plan::of(&listing.query.filter);
-        let mut found = Vec::new();
-        let mut budget = ROW_BUDGET;
-        for shard in self.shards_of(namespace.id, &plan) {
-            let mut left = listing.size;
-            let rows = rows(shard, namespace.id, &plan, listing.after);
-            scan(view.as_ref(), &rows, &mut budget, &mut |record| {
-                if listing.query.matches(&record) {
-                    found.push(record);
-                    left -= 1;
-                }
-                left > 0
-            })
-            .await?;
-        }
-        Ok(listing.merge(found, namespace.id))
+    pub fn list<'a>(
+        &'a self,
+        namespace: &'a Arc<NamespaceView>,
+        listing: &'a Listing,
+    ) -> BoxFuture<'a, Result<(Vec<VisibilityRecord>, Option<ListPage>), SubmitError>> {
+        Box::pin(async move {
+            let view = self.read_all().await?;
+            let plan = Plan::of(&listing.query.filter);
+            let mut found = Vec::new();
+            let mut budget = ROW_BUDGET;
+            for shard in self.shards_of(namespace.id, &plan) {
+                let mut left = listing.size;
+                let rows = rows(shard, namespace.id, &plan, listing.after);
+                scan(view.as_ref(), &rows, &mut budget, &mut |record| {
+                    if listing.query.matches(&record) {
+                        found.push(record);
+                        left -= 1;
+                    }
+                    left > 0
+                })
+                .await?;
+            }
+            Ok(listing.merge(found, namespace.id))
+        })
     }
 
     /// A count, grouped if the query says so.
-    pub async fn count(
-        &self,
-        namespace: &Arc<NamespaceView>,
-        query: &Query,
-    ) -> Result<Tally, SubmitError> {
-        let view = self.read_all().await?;
-        let plan = Plan::of(&query.filter);
-        let mut tally = Tally::default();
-        let mut budget = ROW_BUDGET;
-        for shard in self.shards_of(namespace.id, &plan) {
-            let rows = rows(shard, namespace.id, &plan, None);
-            scan(view.as_ref(), &rows, &mut budget, &mut |record| {
-                tally.add(query, &record);
-                true
-            })
-            .await?;
-        }
-        Ok(tally)
+    pub fn count<'a>(
+        &'a self,
+        namespace: &'a Arc<NamespaceView>,
+        query: &'a Query,
+    ) -> BoxFuture<'a, Result<Tally, SubmitError>> {
+        Box::pin(async move {
+            let view = self.read_all().await?;
+            let plan = Plan::of(&query.filter);
+            let mut tally = Tally::default();
+            let mut budget = ROW_BUDGET;
+            for shard in self.shards_of(namespace.id, &plan) {
+                let rows = rows(shard, namespace.id, &plan, None);
+                scan(view.as_ref(), &rows, &mut budget, &mut |record| {
+                    tally.add(query, &record);
+                    true
+                })
+                .await?;
+            }
+            Ok(tally)
+        })
     }
 
     /// Some runs of a namespace, open or closed; none only when there is none.

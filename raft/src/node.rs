@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use holdfast_engine::ids::{EventId, ExecutionKey, Hlc, NamespaceId, RunId, Uuid};
 use holdfast_engine::input::{HistoryView, Poller};
 use holdfast_engine::live::TaskType;
@@ -159,126 +160,121 @@ const WIND_DOWN: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Opens every group and returns when this node serves, or follows, all of them.
-    pub async fn start(host: Host, config: NodeConfig) -> Result<Node, StartError> {
-        if !(1..=64).contains(&config.shards) {
-            return Err(StartError::Shards(config.shards));
-        }
-        let (stop, stopped) = watch::channel(false);
-        let (meta_group, ended) = open(&host, META_GROUP, &config).await?;
-        let mut opened = Vec::new();
-        for shard in 0..config.shards {
-            // A damaged shard does not keep the others from serving (DESIGN 7).
-            let group = open(&host, shard + 1, &config).await.inspect_err(|why| {
-                tracing::error!(shard, %why, "a shard does not open on this node");
-            });
-            opened.push(group.ok());
-        }
-        let mut tasks = Vec::new();
-        let (meta, registry, task) =
-            meta::start(&host, meta_group.clone(), Some(ended), stopped.clone())?;
-        tasks.push(task);
+    pub fn start(host: Host, config: NodeConfig) -> BoxFuture<'static, Result<Node, StartError>> {
+        Box::pin(async move {
+            if !(1..=64).contains(&config.shards) {
+                return Err(StartError::Shards(config.shards));
+            }
+            let (stop, stopped) = watch::channel(false);
+            let (meta_group, ended) = open(&host, META_GROUP, &config).await?;
+            let opened = open_shards(&host, &config).await;
+            let (meta, registry, task) =
+                meta::start(&host, meta_group.clone(), Some(ended), stopped.clone())?;
+            let mut tasks = vec![task];
 
-        let shard_config = ShardConfig {
-            cache_bytes: config.shard.cache_bytes / config.shards as usize,
-            ..config.shard.clone()
-        };
-        let inboxes: Vec<_> = (0..config.shards)
-            .map(|_| Arc::new(Inbox::new(shard_config.admission.clone())))
-            .collect();
-        // Workers that polled before a restart get the time to come back; at first there are none.
-        let fresh = registry.current().is_empty();
-        let grace_until = if fresh { Hlc::ZERO } else { host.clock.now().after(STICKY_GONE_AFTER) };
-        let clock = host.clock.clone();
-        let hubs = Arc::new(Hubs::new(clock, config.polls, inboxes.clone(), grace_until));
-        let limits = Arc::new(config.limits);
-        let (mut serving, mut groups) = (Vec::new(), Vec::new());
-        for (shard, opened) in (0..).zip(opened) {
-            let (show, shown) = watch::channel(ShardStatus::Waiting);
-            serving.push(shown);
-            groups.push(opened.as_ref().map(|(group, _)| group.clone()));
-            let Some((group, ended)) = opened else {
-                show.send_replace(ShardStatus::Stopped);
-                continue;
+            let shard_config = ShardConfig {
+                cache_bytes: config.shard.cache_bytes / config.shards as usize,
+                ..config.shard.clone()
             };
-            let leading = Leading {
-                shard,
-                group,
-                host: host.clone(),
-                limits: limits.clone(),
-                config: shard_config.clone(),
-                hubs: hubs.clone(),
-                registry: registry.clone(),
-                inbox: inboxes[shard as usize].clone(),
-                serving: show,
-                reigns: 1,
-            };
-            tasks.push(Rt::spawn_task(run(leading, ended, stopped.clone())));
-        }
-        let failed = |why: StorageError| {
-            tracing::error!(%why, "flushing the tables failed: the process ends");
-            std::process::abort();
-        };
-        let all = [&meta_group].into_iter().chain(groups.iter().flatten()).cloned().collect();
-        let flusher = Flusher::start(host.store.clone(), all, config.flush, failed);
-        let sealer = Sealer::new(&meta::token_secret(&host, &registry, &meta).await?);
-        let (leadership, names) = (meta_group.leadership(), registry.clone());
-        let node = Node(Arc::new(Inner {
-            host,
-            shards: config.shards,
-            meta_group,
-            groups,
-            inboxes,
-            serving,
-            hubs,
-            registry,
-            meta,
-            limits,
-            sealer,
-            stop,
-            tasks: std::sync::Mutex::new(tasks),
-            flusher: std::sync::Mutex::new(Some(flusher)),
-        }));
-        let weak = WeakNode(Arc::downgrade(&node.0));
-        let reaper = Rt::spawn_task(reaper::run(weak, names, leadership, stopped));
-        lock(&node.0.tasks).push(reaper);
-        Ok(node)
+            let inboxes: Vec<_> = (0..config.shards)
+                .map(|_| Arc::new(Inbox::new(shard_config.admission.clone())))
+                .collect();
+            // Workers that polled before a restart get the time to come back; at first there are none.
+            let fresh = registry.current().is_empty();
+            let grace_until =
+                if fresh { Hlc::ZERO } else { host.clock.now().after(STICKY_GONE_AFTER) };
+            let clock = host.clock.clone();
+            let hubs = Arc::new(Hubs::new(clock, config.polls, inboxes.clone(), grace_until));
+            let limits = Arc::new(config.limits);
+            let (mut serving, mut groups) = (Vec::new(), Vec::new());
+            for (shard, opened) in (0..).zip(opened) {
+                let (show, shown) = watch::channel(ShardStatus::Waiting);
+                serving.push(shown);
+                groups.push(opened.as_ref().map(|(group, _)| group.clone()));
+                let Some((group, ended)) = opened else {
+                    show.send_replace(ShardStatus::Stopped);
+                    continue;
+                };
+                let leading = Leading {
+                    shard,
+                    group,
+                    host: host.clone(),
+                    limits: limits.clone(),
+                    config: shard_config.clone(),
+                    hubs: hubs.clone(),
+                    registry: registry.clone(),
+                    inbox: inboxes[shard as usize].clone(),
+                    serving: show,
+                    reigns: 1,
+                };
+                tasks.push(Rt::spawn_task(run(leading, ended, stopped.clone())));
+            }
+            let all = [&meta_group].into_iter().chain(groups.iter().flatten()).cloned().collect();
+            let flusher = Flusher::start(host.store.clone(), all, config.flush, end_the_process);
+            let sealer = Sealer::new(&meta::token_secret(&host, &registry, &meta).await?);
+            let (leadership, names) = (meta_group.leadership(), registry.clone());
+            let node = Node(Arc::new(Inner {
+                host,
+                shards: config.shards,
+                meta_group,
+                groups,
+                inboxes,
+                serving,
+                hubs,
+                registry,
+                meta,
+                limits,
+                sealer,
+                stop,
+                tasks: std::sync::Mutex::new(tasks),
+                flusher: std::sync::Mutex::new(Some(flusher)),
+            }));
+            let weak = WeakNode(Arc::downgrade(&node.0));
+            let reaper = Rt::spawn_task(reaper::run(weak, names, leadership, stopped));
+            lock(&node.0.tasks).push(reaper);
+            Ok(node)
+        })
     }
 
     /// Waits until this node serves every shard that has not stopped here; a sole voter's start is
     /// complete then. An error when none is left.
-    pub async fn serving(&self) -> Result<(), SubmitError> {
-        let mut some = false;
-        for serving in &self.0.serving {
-            let mut serving = serving.clone();
-            let status = serving.wait_for(|now| *now != ShardStatus::Waiting).await;
-            some |= status.is_ok_and(|status| *status == ShardStatus::Serving);
-        }
-        if some { Ok(()) } else { Err(SubmitError::Unavailable("every shard has stopped")) }
+    pub fn serving(&self) -> BoxFuture<'_, Result<(), SubmitError>> {
+        Box::pin(async move {
+            let mut some = false;
+            for serving in &self.0.serving {
+                let mut serving = serving.clone();
+                let status = serving.wait_for(|now| *now != ShardStatus::Waiting).await;
+                some |= status.is_ok_and(|status| *status == ShardStatus::Serving);
+            }
+            if some { Ok(()) } else { Err(SubmitError::Unavailable("every shard has stopped")) }
+        })
     }
 
     /// Stops cleanly: polls end empty, grants become durable and what is on its way is answered if
     /// a quorum is there, tables are flushed, groups end.
-    pub async fn stop(&self) {
-        let _ = self.0.stop.send(true);
-        let tasks = std::mem::take(&mut *lock(&self.0.tasks));
-        let until = Instant::now() + WIND_DOWN;
-        for mut task in tasks {
-            if tokio::time::timeout_at(until, &mut task).await.is_err() {
-                tracing::warn!(
-                    "a group did not wind down in time: what it was about to do is void"
-                );
-                task.abort();
+    pub fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let _ = self.0.stop.send(true);
+            let tasks = std::mem::take(&mut *lock(&self.0.tasks));
+            let until = Instant::now() + WIND_DOWN;
+            for mut task in tasks {
+                if tokio::time::timeout_at(until, &mut task).await.is_err() {
+                    tracing::warn!(
+                        "a group did not wind down in time: what it was about to do is void"
+                    );
+                    task.abort();
+                }
             }
-        }
-        let flusher = lock(&self.0.flusher).take();
-        if let Some(flusher) = flusher
-            && let Err(why) = flusher.stop().await
-        {
-            tracing::error!(%why, "the last flush failed; the log has everything");
-        }
-        for group in self.0.groups.iter().flatten().chain([&self.0.meta_group]) {
-            group.stop().await;
-        }
+            let flusher = lock(&self.0.flusher).take();
+            if let Some(flusher) = flusher
+                && let Err(why) = flusher.stop().await
+            {
+                tracing::error!(%why, "the last flush failed; the log has everything");
+            }
+            for group in self.0.groups.iter().flatten().chain([&self.0.meta_group]) {
+                group.stop().await;
+            }
+        })
     }
 
     /// This node's time.
@@ -302,30 +298,37 @@ impl Node {
     }
 
     /// Returns when this node's copy of group 0 shows everything acknowledged before this call.
-    pub async fn catch_up(&self) -> Result<(), SubmitError> {
-        self.0.meta.catch_up().await
+    pub fn catch_up(&self) -> BoxFuture<'_, Result<(), SubmitError>> {
+        Box::pin(async move { self.0.meta.catch_up().await })
     }
 
     /// A namespace by name. A miss is confirmed by one read index of group 0 before it is an
     /// answer (A23).
-    pub async fn namespace(&self, name: &str) -> Result<Arc<NamespaceView>, SubmitError> {
-        if let Some(found) = self.registry().view_by_name(name) {
-            return Ok(found);
-        }
-        self.0.meta.catch_up().await?;
-        self.registry().view_by_name(name).ok_or_else(|| namespace::not_found(name).into())
+    pub fn namespace<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<NamespaceView>, SubmitError>> {
+        Box::pin(async move {
+            if let Some(found) = self.registry().view_by_name(name) {
+                return Ok(found);
+            }
+            self.0.meta.catch_up().await?;
+            self.registry().view_by_name(name).ok_or_else(|| namespace::not_found(name).into())
+        })
     }
 
     /// A namespace by id, as [`Node::namespace`].
-    pub async fn namespace_by_id(
+    pub fn namespace_by_id(
         &self,
         id: NamespaceId,
-    ) -> Result<Arc<NamespaceView>, SubmitError> {
-        if let Some(found) = self.registry().view(id) {
-            return Ok(found);
-        }
-        self.0.meta.catch_up().await?;
-        self.registry().view(id).ok_or_else(|| namespace::not_found(&id.to_string()).into())
+    ) -> BoxFuture<'_, Result<Arc<NamespaceView>, SubmitError>> {
+        Box::pin(async move {
+            if let Some(found) = self.registry().view(id) {
+                return Ok(found);
+            }
+            self.0.meta.catch_up().await?;
+            self.registry().view(id).ok_or_else(|| namespace::not_found(&id.to_string()).into())
+        })
     }
 
     /// The view of a namespace for what is left of it, deleted or forgotten.
@@ -334,8 +337,8 @@ impl Node {
     }
 
     /// Changes group 0.
-    pub async fn command(&self, command: Command) -> Result<Outcome, SubmitError> {
-        self.0.meta.command(command).await
+    pub fn command(&self, command: Command) -> BoxFuture<'_, Result<Outcome, SubmitError>> {
+        Box::pin(async move { self.0.meta.command(command).await })
     }
 
     fn inbox(&self, key: &ExecutionKey) -> &Inbox {
@@ -361,76 +364,82 @@ impl Node {
 
     /// Has an input decided, agreed on and applied, and gives the answer. `bytes` is the size of
     /// the request, for the limits of the inbox.
-    pub async fn submit(
-        &self,
+    pub fn submit<'a>(
+        &'a self,
         namespace: Arc<NamespaceView>,
-        workflow_id: &str,
+        workflow_id: &'a str,
         input: Input,
         bytes: usize,
-    ) -> Result<Reply, SubmitError> {
-        let key = ExecutionKey::workflow(namespace.id, workflow_id);
-        Ok(self.ask(key, namespace, input, HistoryWait::None, bytes).await?.reply)
+    ) -> BoxFuture<'a, Result<Reply, SubmitError>> {
+        Box::pin(async move {
+            let key = ExecutionKey::workflow(namespace.id, workflow_id);
+            Ok(self.ask(key, namespace, input, HistoryWait::None, bytes).await?.reply)
+        })
     }
 
     /// What a history reader may read, after waiting for `wait` until `until` at the latest.
-    pub async fn history(
-        &self,
+    pub fn history<'a>(
+        &'a self,
         namespace: Arc<NamespaceView>,
-        workflow_id: &str,
+        workflow_id: &'a str,
         run: Option<RunId>,
         wait: HistoryWait,
         until: Instant,
-    ) -> Result<HistoryView, SubmitError> {
-        let key = ExecutionKey::workflow(namespace.id, workflow_id);
-        let mut run = run;
-        loop {
-            let over = Instant::now() >= until;
-            let wait = if over { HistoryWait::None } else { wait };
-            let input = Input::History { run };
-            let answer = self.ask(key.clone(), namespace.clone(), input, wait, 0).await?;
-            let Reply::History(view) = answer.reply else {
-                return Err(SubmitError::Unavailable("a history read got another answer"));
-            };
-            let Some(parked) = answer.parked else { return Ok(*view) };
-            // The run that was current at first stays the one that is waited for.
-            run = Some(view.run);
-            // Woken or out of time: look again. Let go by a leader that is none any more: what was
-            // there is the answer, and the reader asks again.
-            if let Ok(Err(_)) = tokio::time::timeout_at(until, parked).await {
-                return Ok(*view);
+    ) -> BoxFuture<'a, Result<HistoryView, SubmitError>> {
+        Box::pin(async move {
+            let key = ExecutionKey::workflow(namespace.id, workflow_id);
+            let mut run = run;
+            loop {
+                let over = Instant::now() >= until;
+                let wait = if over { HistoryWait::None } else { wait };
+                let input = Input::History { run };
+                let answer = self.ask(key.clone(), namespace.clone(), input, wait, 0).await?;
+                let Reply::History(view) = answer.reply else {
+                    return Err(SubmitError::Unavailable("a history read got another answer"));
+                };
+                let Some(parked) = answer.parked else { return Ok(*view) };
+                // The run that was current at first stays the one that is waited for.
+                run = Some(view.run);
+                // Woken or out of time: look again. Let go by a leader that is none any more: what was
+                // there is the answer, and the reader asks again.
+                if let Ok(Err(_)) = tokio::time::timeout_at(until, parked).await {
+                    return Ok(*view);
+                }
             }
-        }
+        })
     }
 
     /// Waits for a task. `None` when there was none until `poll.until`. Dropping the future
     /// withdraws the poll; a task that was on its way to it goes to somebody else.
-    pub async fn poll(&self, poll: Poll) -> Result<Option<Reply>, SubmitError> {
-        let queue = poll.queue.as_str().into();
-        let hub = HubKey { namespace: poll.namespace.id, queue, task: poll.task };
-        let start_id = Uuid::v4(self.0.host.rng.next_u128());
-        let poller = Poller {
-            identity: poll.identity,
-            queue: poll.queue,
-            kind: poll.kind,
-            start_id,
-            build_id: poll.build_id,
-        };
-        let (sender, task) = oneshot::channel();
-        let id = self.0.hubs.poll(&hub, poller, sender)?;
-        let mut waiting = WaitingPoll { node: self, hub, id, task };
-        let mut stop = self.0.stop.subscribe();
-        let waited = tokio::select! {
-            biased;
-            task = &mut waiting.task => Some(task),
-            () = tokio::time::sleep_until(poll.until) => None,
-            () = meta::stopped(&mut stop) => None,
-        };
-        let answer = match waited {
-            Some(answer) => answer.ok(),
-            // A task that was handed over at this very moment is not lost.
-            None => waiting.close(),
-        };
-        Ok(answer.transpose()?.map(|handed| handed.reply))
+    pub fn poll(&self, poll: Poll) -> BoxFuture<'_, Result<Option<Reply>, SubmitError>> {
+        Box::pin(async move {
+            let queue = poll.queue.as_str().into();
+            let hub = HubKey { namespace: poll.namespace.id, queue, task: poll.task };
+            let start_id = Uuid::v4(self.0.host.rng.next_u128());
+            let poller = Poller {
+                identity: poll.identity,
+                queue: poll.queue,
+                kind: poll.kind,
+                start_id,
+                build_id: poll.build_id,
+            };
+            let (sender, task) = oneshot::channel();
+            let id = self.0.hubs.poll(&hub, poller, sender)?;
+            let mut waiting = WaitingPoll { node: self, hub, id, task };
+            let mut stop = self.0.stop.subscribe();
+            let waited = tokio::select! {
+                biased;
+                task = &mut waiting.task => Some(task),
+                () = tokio::time::sleep_until(poll.until) => None,
+                () = meta::stopped(&mut stop) => None,
+            };
+            let answer = match waited {
+                Some(answer) => answer.ok(),
+                // A task that was handed over at this very moment is not lost.
+                None => waiting.close(),
+            };
+            Ok(answer.transpose()?.map(|handed| handed.reply))
+        })
     }
 
     /// Events of a run by batches, from this node's tables. Ask for what an answer said is there.
@@ -453,12 +462,14 @@ impl Node {
 
     /// A consistent view of the tables that shows everything acknowledged before this call, in
     /// every shard: one read index per shard, never silently partial (A21).
-    pub async fn read_all(&self) -> Result<Box<dyn View>, SubmitError> {
-        const NO_LEADER: SubmitError = SubmitError::Unavailable("a shard has no leader here");
-        for group in &self.0.groups {
-            group.as_ref().ok_or(NO_LEADER)?.read_index().await.map_err(|_| NO_LEADER)?;
-        }
-        Ok(self.0.host.store.view())
+    pub fn read_all(&self) -> BoxFuture<'_, Result<Box<dyn View>, SubmitError>> {
+        Box::pin(async move {
+            const NO_LEADER: SubmitError = SubmitError::Unavailable("a shard has no leader here");
+            for group in &self.0.groups {
+                group.as_ref().ok_or(NO_LEADER)?.read_index().await.map_err(|_| NO_LEADER)?;
+            }
+            Ok(self.0.host.store.view())
+        })
     }
 
     /// How many shards there are.
@@ -523,11 +534,29 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-async fn open(
-    host: &Host,
-    group: GroupId,
-    config: &NodeConfig,
-) -> Result<(Group, mpsc::UnboundedReceiver<crate::machine::Ended>), GroupError> {
+#[expect(clippy::needless_pass_by_value, reason = "what the flusher calls")]
+fn end_the_process(why: StorageError) {
+    tracing::error!(%why, "flushing the tables failed: the process ends");
+    std::process::abort();
+}
+
+/// A group, and how its proposals end.
+type Opened = (Group, mpsc::UnboundedReceiver<crate::machine::Ended>);
+
+/// The groups of all shards; `None` for one that is damaged, which does not keep the others from
+/// serving (DESIGN 7).
+async fn open_shards(host: &Host, config: &NodeConfig) -> Vec<Option<Opened>> {
+    let mut opened = Vec::new();
+    for shard in 0..config.shards {
+        let group = open(host, shard + 1, config).await.inspect_err(|why| {
+            tracing::error!(shard, %why, "a shard does not open on this node");
+        });
+        opened.push(group.ok());
+    }
+    opened
+}
+
+async fn open(host: &Host, group: GroupId, config: &NodeConfig) -> Result<Opened, GroupError> {
     Group::open(host, group, config.node_id, &config.members).await
 }
 

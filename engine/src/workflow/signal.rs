@@ -24,7 +24,7 @@ use crate::ids::RunId;
 use crate::input::{Halt, Reply, Started, Target};
 use crate::live::{Draft, Live};
 use crate::reject::{Code, Rejection};
-use crate::workflow::start::{Choice, Policies, begin, choose, existing};
+use crate::workflow::start::{Choice, Policies, begin, choose, earlier, existing};
 use crate::workflow::workflow_task::{make_room, schedule_if_needed, schedule_now};
 use crate::workflow::{State, already_completed, make_starts_durable, run};
 
@@ -94,7 +94,7 @@ fn signaled_in(draft: &Draft, run: RunId) -> Reply {
 fn remember(record: &mut RecordLive, run: RunId, signal: &Signal, env: &Env<'_>) {
     if !signal.request_id.is_empty() {
         let (id, run) = (signal.request_id.clone(), run.0.to_vec());
-        record.push(Change::RequestSeen(RequestSeen { id, at: env.now.0, run }));
+        record.push(Change::RequestSeen(RequestSeen { id, at: env.now.0, run, start: false }));
     }
 }
 
@@ -148,9 +148,10 @@ pub fn with_start(
     if let Some(run) = seen(draft, &request.request_id, env) {
         return Ok(known(draft, run));
     }
-    let choice = choose(draft, &request.request_id, &policies)?;
+    let choice = choose(draft, &request.request_id, &policies, env)?;
     let (start, signal) = split(request);
     match choice {
+        Choice::Earlier(run) => Ok(earlier(run)),
         Choice::Known { .. } => Ok(existing(draft, false, false, None)),
         Choice::Use => {
             signal_existing(draft, signal, env)?;

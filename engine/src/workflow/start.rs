@@ -44,6 +44,8 @@ pub enum Choice {
         /// It made the run.
         created: bool,
     },
+    /// Its request made, or met, a run before the current one.
+    Earlier(RunId),
     /// The current run is used.
     Use,
     /// There is no open run: a new one.
@@ -72,7 +74,12 @@ impl Policies {
 }
 
 /// Applies the id policies to what the record says.
-pub fn choose(draft: &Draft, request_id: &str, policies: &Policies) -> Result<Choice, Rejection> {
+pub fn choose(
+    draft: &Draft,
+    request_id: &str,
+    policies: &Policies,
+    env: &Env<'_>,
+) -> Result<Choice, Rejection> {
     let Some(current) = &draft.record.record.current else { return Ok(Choice::New) };
     if current.create_request_id == request_id {
         return Ok(Choice::Known { created: true });
@@ -84,6 +91,9 @@ pub fn choose(draft: &Draft, request_id: &str, policies: &Policies) -> Result<Ch
     };
     if current.attached_request_ids.iter().any(|id| id == request_id) || run.is_some_and(attached) {
         return Ok(Choice::Known { created: false });
+    }
+    if let Some(run) = draft.record.started(request_id, env.now) {
+        return Ok(Choice::Earlier(run));
     }
     let status = Status::try_from(current.status).unwrap_or(Status::Unspecified);
     let (id, run) = (&draft.key.id, current.run_id());
@@ -139,8 +149,9 @@ pub fn start(
         request.workflow_id_conflict_policy(),
         Conflict::Fail,
     );
-    let choice = choose(draft, &request.request_id, &policies)?;
+    let choice = choose(draft, &request.request_id, &policies, env)?;
     match choice {
+        Choice::Earlier(run) => Ok(earlier(run)),
         Choice::Known { created } => {
             let eager =
                 if created && request.request_eager_execution { first_task(draft) } else { None };
@@ -181,6 +192,19 @@ pub fn existing(
         status: Status::try_from(current.status).unwrap_or(Status::Unspecified),
         attached,
         eager,
+    }))
+}
+
+/// The answer to a start that made a run which has given way to another since.
+pub fn earlier(run: RunId) -> Reply {
+    Reply::Started(Box::new(Started {
+        run,
+        first_run: run,
+        started: true,
+        // What became of it is not known here.
+        status: Status::Unspecified,
+        attached: false,
+        eager: None,
     }))
 }
 
@@ -239,14 +263,15 @@ pub fn begin<'a>(
     let request_id = request.request_id.clone();
     run.event_full(started_event(&draft.key.id, id, request, eager, env));
     run.push(Change::StartedBy(StartedBy { request_id: request_id.clone() }));
-    draft.record.push(Change::CurrentRun(CurrentRun {
+    let current = CurrentRun {
         run: id.0.to_vec(),
         status: Status::Running as i32,
         first_run: id.0.to_vec(),
         create_request_id: request_id,
         started_at: run.state.info.started_at,
         attached_request_ids: Vec::new(),
-    }));
+    };
+    draft.record.replace_current(current, env.now);
     draft.runs.push(run);
     let newest = draft.runs.len() - 1;
     &mut draft.runs[newest]

@@ -458,3 +458,29 @@ fn an_attached_request_is_known_as_long_as_its_run() {
     assert_eq!(record.attached_request_ids.len(), 100);
     assert_eq!(attach(&mut w, "r0"), "=> existing run, request attached\n");
 }
+
+/// A13: found by the simulator as a run more than was asked for.
+#[test]
+fn a_repeated_start_whose_run_gave_way_makes_no_other() {
+    let mut w = World::new();
+    w.start();
+    let first = w.current();
+    w.turn(vec![complete_run()]);
+    w.start();
+    let second = w.current();
+    assert_ne!(first, second);
+    let repeat = |w: &mut World| {
+        let mut request = w.start_request();
+        request.request_id = "start-1".to_owned();
+        w.decide(Input::Start(Box::new(request)))
+    };
+    let Ok(Reply::Started(again)) = repeat(&mut w) else { panic!("{}", w.said) };
+    assert_eq!((again.run, again.started), (first, true));
+    assert_eq!(w.order.len(), 2, "no third run");
+    // A signal of that name is another request.
+    w.signal("s", "start-1");
+    assert!(w.history().contains("SIGNALED"), "{}", w.history());
+    // Once the window is over, the policies decide.
+    w.wait(601.0);
+    assert!(repeat(&mut w).is_err(), "the second run is open");
+}
