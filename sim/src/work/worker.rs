@@ -145,7 +145,7 @@ impl Worker {
 
     async fn task(
         &self,
-        task: rpc::PollWorkflowTaskQueueResponse,
+        mut task: rpc::PollWorkflowTaskQueueResponse,
         invoked: Moment,
         rng: &mut Rng,
     ) -> Option<rpc::PollWorkflowTaskQueueResponse> {
@@ -177,7 +177,7 @@ impl Worker {
         if rng.one_in(30) {
             lock(&self.cache).remove(&run);
         }
-        let machine = self.replay(&id, &run, &task).await;
+        let machine = self.replay(&id, &run, &mut task).await;
         match mood {
             Mood::Fails => {
                 self.fail(&id, &run, task).await;
@@ -197,9 +197,9 @@ impl Worker {
         &self,
         id: &Arc<str>,
         run: &str,
-        task: &rpc::PollWorkflowTaskQueueResponse,
+        task: &mut rpc::PollWorkflowTaskQueueResponse,
     ) -> Option<Machine> {
-        let mut events = task.history.clone().unwrap_or_default().events;
+        let mut events = task.history.take().unwrap_or_default().events;
         let mut token = task.next_page_token.clone();
         while !token.is_empty() {
             let page = self.page(id, run, token).await?;
@@ -305,12 +305,9 @@ impl Worker {
                 first.event_id, task.previous_started_event_id
             ));
         }
-        let durable: Vec<HistoryEvent> = events
-            .iter()
-            .filter(|event| event.event_id <= task.started_event_id - 2)
-            .cloned()
-            .collect();
-        lock(&self.shared.seen).take(run, &durable)
+        let durable = |event: &&HistoryEvent| event.event_id <= task.started_event_id - 2;
+        let count = events.iter().take_while(durable).count();
+        lock(&self.shared.seen).take(run, events.get(..count).unwrap_or_default())
     }
 
     async fn answer(
