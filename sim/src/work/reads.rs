@@ -208,6 +208,7 @@ pub(crate) async fn watch(ask: &Ask<'_>, request: &str) {
     let op = ask.begin(Kind::Watch, request);
     let mut events: Vec<HistoryEvent> = Vec::new();
     let mut token = Bytes::new();
+    let mut is_whole = false;
     for _ in 0..WATCHED_PAGES {
         let asked = Instant::now();
         let answer = ask.page(token, true, HistoryEventFilterType::AllEvent).await;
@@ -219,14 +220,22 @@ pub(crate) async fn watch(ask: &Ask<'_>, request: &str) {
             }
         };
         let news = page.history.unwrap_or_default().events;
-        let waited = news.is_empty() || asked.elapsed() >= WAITED;
-        events.extend(news);
+        let waited = asked.elapsed() >= WAITED;
         token = page.next_page_token;
-        if waited || token.is_empty() {
+        // Nothing new, or nothing more to come.
+        is_whole = news.is_empty() || token.is_empty();
+        events.extend(news);
+        if waited || is_whole {
             break;
         }
     }
-    ask.end(op, Kind::Watch, Outcome::Ok(ask.told(&events)));
+    let mut told = ask.told(&events);
+    if let Told::Shown { to, closed, .. } = &mut told
+        && !is_whole
+    {
+        (*to, *closed) = (0, None);
+    }
+    ask.end(op, Kind::Watch, Outcome::Ok(told));
 }
 
 /// GetWorkflowExecutionHistory that waits for the end, for as long as one call may take.

@@ -201,12 +201,17 @@ impl Worker {
     ) -> Option<Machine> {
         let mut events = task.history.take().unwrap_or_default().events;
         let mut token = task.next_page_token.clone();
+        let paged = !token.is_empty();
         while !token.is_empty() {
             let page = self.page(id, run, token).await?;
             events.extend(page.history.unwrap_or_default().events);
             token = page.next_page_token;
         }
         let first = events.first().map_or(0, |event| event.event_id);
+        if paged && events.last().is_none_or(|event| event.event_id < task.started_event_id) {
+            // A start that is not durable was forgotten by a new leader between two pages.
+            return None;
+        }
         if let Err(why) = self.check(run, task, &events) {
             self.shared.found("H1", id, format!("{} got a task of run {run}: {why}", self.name));
             return None;
@@ -339,6 +344,7 @@ impl Worker {
             return_new_workflow_task: rng.one_in(2),
             ..rpc::RespondWorkflowTaskCompletedRequest::default()
         };
+        let began = self.shared.record.moment();
         let answered = self.complete(id, run, query.clone(), task.attempt).await;
         if twice && answered.is_some() && self.complete(id, run, query, task.attempt).await.is_some() {
             let text = format!(
@@ -356,7 +362,7 @@ impl Worker {
             cache.insert(run.to_owned(), machine);
         }
         for activity in answered.activity_tasks {
-            attempts::take(self, activity, self.shared.record.moment(), rng).await;
+            attempts::take(self, activity, began, rng).await;
         }
         answered.workflow_task.filter(|task| !task.task_token.is_empty())
     }
