@@ -246,7 +246,10 @@ impl Operation {
             }
         };
         let doubt = if self.unsure { " (an earlier try is in doubt)" } else { "" };
-        format!("{who} asked at {began:.6} s for {}{target} ({request}) and {told}{doubt}", kind.name())
+        format!(
+            "{who} asked at {began:.6} s for {}{target} ({request}) and {told}{doubt}",
+            kind.name()
+        )
     }
 }
 

@@ -34,9 +34,11 @@ fn stale_hand_outs(evidence: &Evidence, findings: &mut Findings) {
     }
     for (poll, _) in evidence.acknowledged(Kind::Attempt) {
         let Some((key, number)) = activity(poll) else { continue };
-        let stale = over.get(&key).into_iter().flatten().find(|(ended, operation)| {
-            number <= *ended && operation.returned < poll.invoked
-        });
+        let stale = over
+            .get(&key)
+            .into_iter()
+            .flatten()
+            .find(|(ended, operation)| number <= *ended && operation.returned < poll.invoked);
         if let Some((ended, operation)) = stale {
             let text = format!(
                 "{} was handed attempt {number} of {} in run {} by a poll of {:.6} s; attempt {ended} was over: {}",

@@ -13,7 +13,8 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
             let places = index.get(&(*mark, operation.asked.request.clone()));
             for (run, at) in places.into_iter().flatten() {
                 let place = format!("event {} of run {run}", at + 1);
-                findings.add(&operation.asked.id, format!("{}; it is {place}", operation.describe()));
+                findings
+                    .add(&operation.asked.id, format!("{}; it is {place}", operation.describe()));
             }
         }
     }
@@ -26,9 +27,10 @@ fn unasked(evidence: &Evidence, findings: &mut Findings) {
     for run in evidence.runs.values() {
         for event in &run.events {
             let asked_for = match mark(event) {
-                Some((Mark::Start | Mark::Signal | Mark::Cancel | Mark::TaskCompleted, request)) => {
-                    requests.contains(request)
-                }
+                Some((
+                    Mark::Start | Mark::Signal | Mark::Cancel | Mark::TaskCompleted,
+                    request,
+                )) => requests.contains(request),
                 _ => true,
             };
             if !asked_for {

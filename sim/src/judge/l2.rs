@@ -33,7 +33,9 @@ fn deadlines(evidence: &Evidence, key: &str, rows: &[(String, u64)], findings: &
             findings.add(key, format!("run {run} has a second deadline"));
         }
         match evidence.runs.get(run).map(super::RunHistory::closed) {
-            None => findings.add(key, format!("there is a deadline of run {run}, which is not there")),
+            None => {
+                findings.add(key, format!("there is a deadline of run {run}, which is not there"))
+            }
             Some(Some(closed)) if *due <= closed => {
                 findings.add(key, format!("run {run} is closed and keeps an old deadline"));
             }

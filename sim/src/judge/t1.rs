@@ -86,7 +86,8 @@ fn start_delay(run: &RunHistory, findings: &mut Findings) {
             ) => return,
             Some(Event::WorkflowTaskScheduledEventAttributes(_)) => {
                 if event_time(event) < event_time(first) + delay {
-                    let text = format!("run {}: its first task came before its delay ended", run.run);
+                    let text =
+                        format!("run {}: its first task came before its delay ended", run.run);
                     findings.add(&run.id, text);
                 }
                 return;

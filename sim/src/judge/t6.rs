@@ -139,7 +139,11 @@ fn activity(
     }
 }
 
-fn task(run: &RunHistory, at: &HistoryEvent, a: &WorkflowTaskTimedOutEventAttributes) -> Option<Early> {
+fn task(
+    run: &RunHistory,
+    at: &HistoryEvent,
+    a: &WorkflowTaskTimedOutEventAttributes,
+) -> Option<Early> {
     if a.timeout_type() != TimeoutType::StartToClose {
         return None;
     }

@@ -77,10 +77,8 @@ pub(super) fn read(
     let view = store.view();
     let mut rows = NodeRows { node, ..NodeRows::default() };
     for group in 0..=shards {
-        let mut of_group = GroupRows {
-            applied: applied_of(view.as_ref(), group)?,
-            ..GroupRows::default()
-        };
+        let mut of_group =
+            GroupRows { applied: applied_of(view.as_ref(), group)?, ..GroupRows::default() };
         let mut digest = Xxh3::new();
         hash(view.as_ref(), &meta::replicated(group), &mut digest)?;
         if let Some(shard) = group.checked_sub(1) {
@@ -102,13 +100,13 @@ fn each(
     visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let mut failed = None;
-    view.scan(&range.start, &range.end, Direction::Forward, &mut |key, value| {
-        match visit(key, value) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(why) => {
-                failed = Some(why);
-                ControlFlow::Break(())
-            }
+    view.scan(&range.start, &range.end, Direction::Forward, &mut |key, value| match visit(
+        key, value,
+    ) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(why) => {
+            failed = Some(why);
+            ControlFlow::Break(())
         }
     })?;
     failed.map_or(Ok(()), Err)

@@ -64,8 +64,7 @@ impl World {
     }
 
     pub(super) fn run(&mut self, id: &str, run: &str) -> Builder<'_> {
-        let history =
-            RunHistory { id: id.into(), run: run.to_owned(), ..RunHistory::default() };
+        let history = RunHistory { id: id.into(), run: run.to_owned(), ..RunHistory::default() };
         let run = self.evidence.runs.entry(run.to_owned()).or_insert(history);
         Builder { run, clock: &mut self.event_clock }
     }
@@ -114,8 +113,7 @@ impl World {
     }
 
     pub(super) fn read(&mut self, id: &str, run: &str, length: i64) {
-        let told =
-            Told::Shown { run: run.to_owned(), from: length, to: length, closed: None };
+        let told = Told::Shown { run: run.to_owned(), from: length, to: length, closed: None };
         self.operation(World::asked(Kind::Read, id, ""), Outcome::Ok(told));
     }
 
@@ -303,10 +301,7 @@ impl Builder<'_> {
         let attributes = ActivityTaskScheduledEventAttributes {
             activity_id: id.to_owned(),
             start_to_close_timeout: Some(millis(500)),
-            retry_policy: Some(RetryPolicy {
-                maximum_attempts: maximum,
-                ..RetryPolicy::default()
-            }),
+            retry_policy: Some(RetryPolicy { maximum_attempts: maximum, ..RetryPolicy::default() }),
             ..ActivityTaskScheduledEventAttributes::default()
         };
         let attributes = Event::ActivityTaskScheduledEventAttributes(attributes);

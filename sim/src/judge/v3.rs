@@ -36,7 +36,12 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     for node in &evidence.nodes {
         // Followers may be behind; R13 compares them.
         if node.is_newest {
-            compare(evidence, &format!("visibility of node {}", node.node), &node.visibility, findings);
+            compare(
+                evidence,
+                &format!("visibility of node {}", node.node),
+                &node.visibility,
+                findings,
+            );
         }
     }
     if let Some(counted) = evidence.counted
@@ -84,12 +89,8 @@ mod tests {
         let mut world = World::default();
         world.run("w", "r1").started("s1").terminated("x");
         world.run("w", "r2").started("s2");
-        let shown: BTreeMap<_, _> = world
-            .evidence
-            .runs
-            .iter()
-            .map(|(name, run)| (name.clone(), shown_of(run)))
-            .collect();
+        let shown: BTreeMap<_, _> =
+            world.evidence.runs.iter().map(|(name, run)| (name.clone(), shown_of(run))).collect();
         world.evidence.described = shown.clone();
         world.evidence.listed = Some(shown);
         world.evidence.counted = Some(2);

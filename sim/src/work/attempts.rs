@@ -18,11 +18,8 @@ use crate::record::{Asked, Kind, Moment, Outcome, Policies, Told};
 use crate::rng::Rng;
 
 /// How long an answer is tried.
-const ANSWER: Patience = Patience {
-    each: Duration::from_secs(3),
-    total: Duration::from_secs(8),
-    repeat: true,
-};
+const ANSWER: Patience =
+    Patience { each: Duration::from_secs(3), total: Duration::from_secs(8), repeat: true };
 
 /// One poller of activity tasks.
 pub(crate) async fn poll(worker: Arc<Worker>, node: NodeId) {
@@ -39,10 +36,11 @@ pub(crate) async fn poll(worker: Arc<Worker>, node: NodeId) {
         };
         let (invoked, polled) = (shared.record.moment(), Instant::now());
         let time = poll_time(&mut rng);
-        let answer = one_call(&shared, &worker.name, node, time, query, |front, request| {
-            async move { front.poll_activity_task_queue(request).await }
-        })
-        .await;
+        let answer =
+            one_call(&shared, &worker.name, node, time, query, |front, request| async move {
+                front.poll_activity_task_queue(request).await
+            })
+            .await;
         match answer {
             Ok(task) if task.task_token.is_empty() => rest(&mut rng, polled, false).await,
             Ok(task) => take(&worker, task, invoked, &mut rng).await,
@@ -256,10 +254,11 @@ impl Attempt<'_> {
                 identity: request.clone(),
                 ..rpc::RespondActivityTaskCompletedByIdRequest::default()
             };
-            let answer = insist(shared, who, &self.id, ANSWER, query, |front, request| async move {
-                front.respond_activity_task_completed_by_id(request).await
-            })
-            .await;
+            let answer =
+                insist(shared, who, &self.id, ANSWER, query, |front, request| async move {
+                    front.respond_activity_task_completed_by_id(request).await
+                })
+                .await;
             return self.end(op, Kind::CompleteActivity, &request, answer, Told::Done);
         }
         let query = rpc::RespondActivityTaskCompletedRequest {

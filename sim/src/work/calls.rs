@@ -30,11 +30,8 @@ pub(crate) struct Patience {
 
 impl Patience {
     /// Of most calls.
-    pub(crate) const USUAL: Patience = Patience {
-        each: Duration::from_secs(5),
-        total: Duration::from_secs(15),
-        repeat: true,
-    };
+    pub(crate) const USUAL: Patience =
+        Patience { each: Duration::from_secs(5), total: Duration::from_secs(15), repeat: true };
     /// Of calls that must not be repeated once they may have had an effect.
     pub(crate) const ONCE: Patience = Patience { repeat: false, ..Patience::USUAL };
 }

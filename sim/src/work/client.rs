@@ -176,9 +176,14 @@ impl Operation {
         asked.policies = policies;
         let op = self.shared.begin(asked);
         let patience = Patience::USUAL;
-        let answer = insist(&self.shared, &self.who, &self.id, patience, query, |front, request| {
-            async move { front.start_workflow_execution(request).await }
-        })
+        let answer = insist(
+            &self.shared,
+            &self.who,
+            &self.id,
+            patience,
+            query,
+            |front, request| async move { front.start_workflow_execution(request).await },
+        )
         .await;
         self.end(op, Kind::Start, answer, |a| Told::Started { run: a.run_id, started: a.started });
     }
@@ -198,9 +203,14 @@ impl Operation {
         asked.run = run;
         let op = self.shared.begin(asked);
         let patience = Patience::USUAL;
-        let answer = insist(&self.shared, &self.who, &self.id, patience, query, |front, request| {
-            async move { front.signal_workflow_execution(request).await }
-        })
+        let answer = insist(
+            &self.shared,
+            &self.who,
+            &self.id,
+            patience,
+            query,
+            |front, request| async move { front.signal_workflow_execution(request).await },
+        )
         .await;
         self.end(op, Kind::Signal, answer, |_| Told::Done);
     }
@@ -226,10 +236,18 @@ impl Operation {
         asked.policies = policies;
         let op = self.shared.begin(asked);
         let patience = Patience::USUAL;
-        let answer = insist(&self.shared, &self.who, &self.id, patience, query, |front, request| {
-            async move { front.signal_with_start_workflow_execution(request).await }
-        })
-        .await;
+        let answer =
+            insist(
+                &self.shared,
+                &self.who,
+                &self.id,
+                patience,
+                query,
+                |front, request| async move {
+                    front.signal_with_start_workflow_execution(request).await
+                },
+            )
+            .await;
         let told = |a: rpc::SignalWithStartWorkflowExecutionResponse| Told::Started {
             run: a.run_id,
             started: a.started,
@@ -251,9 +269,14 @@ impl Operation {
         let mut asked = asked(Kind::Cancel, &self.who, &self.id, &self.request);
         asked.run = run;
         let op = self.shared.begin(asked);
-        let answer = insist(&self.shared, &self.who, &self.id, patience, query, |front, request| {
-            async move { front.request_cancel_workflow_execution(request).await }
-        })
+        let answer = insist(
+            &self.shared,
+            &self.who,
+            &self.id,
+            patience,
+            query,
+            |front, request| async move { front.request_cancel_workflow_execution(request).await },
+        )
         .await;
         self.end(op, Kind::Cancel, answer, |_| Told::Done);
     }
@@ -271,9 +294,14 @@ impl Operation {
         let mut asked = asked(Kind::Terminate, &self.who, &self.id, &self.request);
         asked.run = run;
         let op = self.shared.begin(asked);
-        let answer = insist(&self.shared, &self.who, &self.id, patience, query, |front, request| {
-            async move { front.terminate_workflow_execution(request).await }
-        })
+        let answer = insist(
+            &self.shared,
+            &self.who,
+            &self.id,
+            patience,
+            query,
+            |front, request| async move { front.terminate_workflow_execution(request).await },
+        )
         .await;
         self.end(op, Kind::Terminate, answer, |_| Told::Done);
     }

@@ -91,9 +91,8 @@ impl Machine {
 
     /// Takes the next event.
     pub fn feed(&mut self, event: &HistoryEvent) -> Result<(), String> {
-        let wrong = |why: String| {
-            Err(format!("event {} ({}): {why}", event.event_id, event_name(event)))
-        };
+        let wrong =
+            |why: String| Err(format!("event {} ({}): {why}", event.event_id, event_name(event)));
         if event.event_id != self.next {
             return wrong(format!("event {} should be here", self.next));
         }

@@ -174,12 +174,14 @@ pub fn start(doors: Doors, scenario: Arc<Scenario>, seed: u64, trace: Trace) -> 
 async fn set_up(shared: Arc<Shared>) {
     loop {
         for node in shared.doors.nodes() {
-            let made = shared.doors.call("set-up", node, Duration::from_secs(5), |front| async move {
-                let attributes =
-                    [(wire::STEP_ATTRIBUTE.to_owned(), IndexedValueType::Keyword)].into();
-                let made = front.ensure_namespace(wire::NAMESPACE, RETENTION, &attributes).await;
-                made.map(tonic::Response::new)
-            });
+            let made =
+                shared.doors.call("set-up", node, Duration::from_secs(5), |front| async move {
+                    let attributes =
+                        [(wire::STEP_ATTRIBUTE.to_owned(), IndexedValueType::Keyword)].into();
+                    let made =
+                        front.ensure_namespace(wire::NAMESPACE, RETENTION, &attributes).await;
+                    made.map(tonic::Response::new)
+                });
             match made.await {
                 Ok(()) => {
                     shared.trace.line(format_args!("set-up: the namespace is there"));

@@ -171,10 +171,9 @@ impl Order {
             (Order::Note { name }, Event::MarkerRecordedEventAttributes(a)) => {
                 a.marker_name == *name
             }
-            (
-                Order::Attribute { .. },
-                Event::UpsertWorkflowSearchAttributesEventAttributes(a),
-            ) => a.search_attributes.is_some(),
+            (Order::Attribute { .. }, Event::UpsertWorkflowSearchAttributesEventAttributes(a)) => {
+                a.search_attributes.is_some()
+            }
             (Order::Memo { value }, Event::WorkflowPropertiesModifiedEventAttributes(a)) => {
                 a.upserted_memo == Some(memo(value))
             }

@@ -167,7 +167,8 @@ impl Job {
             1 => 2 + rng.below(3) as i32,
             _ => 0,
         };
-        let now_and_then = |rng: &mut Rng, n, range| if rng.one_in(n) { rng.within(range) } else { 0 };
+        let now_and_then =
+            |rng: &mut Rng, n, range| if rng.one_in(n) { rng.within(range) } else { 0 };
         Job {
             seed,
             maximum_attempts,

@@ -66,10 +66,11 @@ pub(crate) async fn describe(ask: &Ask<'_>, request: &str) -> Outcome {
         namespace: NAMESPACE.to_owned(),
         execution: Some(execution(ask.id, &ask.run)),
     };
-    let answer = insist(ask.shared, ask.who, ask.id, Patience::USUAL, query, |front, request| {
-        async move { front.describe_workflow_execution(request).await }
-    })
-    .await;
+    let answer =
+        insist(ask.shared, ask.who, ask.id, Patience::USUAL, query, |front, request| async move {
+            front.describe_workflow_execution(request).await
+        })
+        .await;
     let outcome = match answer.result {
         Ok(shown) => {
             let info = shown.workflow_execution_info.unwrap_or_default();
@@ -179,10 +180,11 @@ pub(crate) async fn read_back(ask: &Ask<'_>, request: &str) {
             next_page_token: token,
         };
         let patience = Patience::USUAL;
-        let answer = insist(ask.shared, ask.who, ask.id, patience, query, |front, request| {
-            async move { front.get_workflow_execution_history_reverse(request).await }
-        })
-        .await;
+        let answer =
+            insist(ask.shared, ask.who, ask.id, patience, query, |front, request| async move {
+                front.get_workflow_execution_history_reverse(request).await
+            })
+            .await;
         match answer.result {
             Ok(page) => {
                 events.extend(page.history.unwrap_or_default().events);
@@ -244,13 +246,19 @@ pub(crate) async fn await_close(ask: &Ask<'_>, request: &str) {
     let answer = ask.page(Bytes::new(), true, HistoryEventFilterType::CloseEvent).await;
     let outcome = match answer.result {
         Ok(page) => match page.history.unwrap_or_default().events.as_slice() {
-            [] => Outcome::Ok(Told::Shown { run: ask.run.clone(), from: 0, to: 0, closed: Some(false) }),
+            [] => Outcome::Ok(Told::Shown {
+                run: ask.run.clone(),
+                from: 0,
+                to: 0,
+                closed: Some(false),
+            }),
             [event] if closes(event) => {
                 let (from, to) = (event.event_id, event.event_id);
                 Outcome::Ok(Told::Shown { run: ask.run.clone(), from, to, closed: Some(true) })
             }
             events => {
-                let text = format!("{} waited for the end and got {} events", ask.who, events.len());
+                let text =
+                    format!("{} waited for the end and got {} events", ask.who, events.len());
                 ask.shared.found("V2", ask.id, text);
                 Outcome::Ok(Told::Done)
             }
@@ -260,13 +268,9 @@ pub(crate) async fn await_close(ask: &Ask<'_>, request: &str) {
     ask.end(op, Kind::AwaitClose, outcome);
 }
 
-
 /// Lists need every shard led by one node: little patience.
-const LISTS: Patience = Patience {
-    each: Duration::from_secs(5),
-    total: Duration::from_millis(1),
-    repeat: true,
-};
+const LISTS: Patience =
+    Patience { each: Duration::from_secs(5), total: Duration::from_millis(1), repeat: true };
 
 /// ListWorkflowExecutions of one id.
 pub(crate) async fn list(ask: &Ask<'_>, request: &str) {

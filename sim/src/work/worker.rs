@@ -32,11 +32,8 @@ const CACHED: usize = 200;
 const SETTLES: i32 = 3;
 
 /// How long an answer is tried.
-const ANSWER: Patience = Patience {
-    each: Duration::from_secs(3),
-    total: Duration::from_secs(6),
-    repeat: true,
-};
+const ANSWER: Patience =
+    Patience { each: Duration::from_secs(3), total: Duration::from_secs(6), repeat: true };
 
 /// One worker process.
 pub(crate) struct Worker {
@@ -100,10 +97,11 @@ async fn poll(worker: Arc<Worker>, node: NodeId, own: bool) {
         };
         let (invoked, polled) = (shared.record.moment(), Instant::now());
         let time = poll_time(&mut rng);
-        let answer = one_call(&shared, &worker.name, node, time, query, |front, request| {
-            async move { front.poll_workflow_task_queue(request).await }
-        })
-        .await;
+        let answer =
+            one_call(&shared, &worker.name, node, time, query, |front, request| async move {
+                front.poll_workflow_task_queue(request).await
+            })
+            .await;
         match answer {
             Ok(task) if task.task_token.is_empty() => rest(&mut rng, polled, false).await,
             Ok(task) => worker.tasks(task, invoked, &mut rng).await,
@@ -208,15 +206,16 @@ impl Worker {
             token = page.next_page_token;
         }
         let first = events.first().map_or(0, |event| event.event_id);
-        if paged && events.last().is_none_or(|event| event.event_id < task.started_event_id) {
-            // A start that is not durable was forgotten by a new leader between two pages.
+        if paged && !ends_with_start(&events, task.started_event_id) {
+            // A new leader forgot the start, which was not durable, between two pages.
             return None;
         }
         if let Err(why) = self.check(run, task, &events) {
             self.shared.found("H1", id, format!("{} got a task of run {run}: {why}", self.name));
             return None;
         }
-        let cached = lock(&self.cache).remove(run).filter(|it| first > 1 && it.next_event() == first);
+        let cached =
+            lock(&self.cache).remove(run).filter(|it| first > 1 && it.next_event() == first);
         if let Some(mut machine) = cached {
             match feed(&mut machine, &events) {
                 Ok(()) => return Some(machine),
@@ -297,8 +296,7 @@ impl Worker {
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
             return Err("it has no events".to_owned());
         };
-        let started = matches!(last.attributes, Some(Event::WorkflowTaskStartedEventAttributes(_)));
-        if !started || last.event_id != task.started_event_id {
+        if !ends_with_start(events, task.started_event_id) {
             return Err(format!(
                 "its last event is {} and not its start {}",
                 last.event_id, task.started_event_id
@@ -346,7 +344,10 @@ impl Worker {
         };
         let began = self.shared.record.moment();
         let answered = self.complete(id, run, query.clone(), task.attempt).await;
-        if twice && answered.is_some() && self.complete(id, run, query, task.attempt).await.is_some() {
+        if twice
+            && answered.is_some()
+            && self.complete(id, run, query, task.attempt).await.is_some()
+        {
             let text = format!(
                 "{} answered task {} of run {run} twice, and both answers were accepted",
                 self.name, task.started_event_id
@@ -381,10 +382,11 @@ impl Worker {
         asked.run = run.to_owned();
         asked.attempt = Some((String::new(), attempt));
         let op = self.shared.begin(asked);
-        let answer = insist(&self.shared, &self.name, id, ANSWER, query, |front, request| {
-            async move { front.respond_workflow_task_completed(request).await }
-        })
-        .await;
+        let answer =
+            insist(&self.shared, &self.name, id, ANSWER, query, |front, request| async move {
+                front.respond_workflow_task_completed(request).await
+            })
+            .await;
         let what = format!("{request} complete-task {id}/{run}");
         match answer.result {
             Ok(answered) => {
@@ -412,16 +414,25 @@ impl Worker {
         asked.run = run.to_owned();
         asked.attempt = Some((String::new(), task.attempt));
         let op = self.shared.begin(asked);
-        let answer = insist(&self.shared, &self.name, id, ANSWER, query, |front, request| {
-            async move { front.respond_workflow_task_failed(request).await }
-        })
-        .await;
+        let answer =
+            insist(&self.shared, &self.name, id, ANSWER, query, |front, request| async move {
+                front.respond_workflow_task_failed(request).await
+            })
+            .await;
         let outcome = match answer.result {
             Ok(_) => Outcome::Ok(Told::Done),
             Err(failed) => failed.outcome(),
         };
         self.shared.end(op, &format!("{request} fail-task {id}/{run}"), outcome, answer.unsure);
     }
+}
+
+/// Whether the last event is the start of the task, under this id.
+fn ends_with_start(events: &[HistoryEvent], id: i64) -> bool {
+    events.last().is_some_and(|last| {
+        let started = matches!(last.attributes, Some(Event::WorkflowTaskStartedEventAttributes(_)));
+        started && last.event_id == id
+    })
 }
 
 fn feed(machine: &mut Machine, events: &[HistoryEvent]) -> Result<(), String> {
