@@ -164,6 +164,8 @@ pub enum Told {
         run: String,
         /// `maximum_attempts` of the policy; 0 for no limit.
         maximum: i32,
+        /// When it began by the word of whoever handed it out, nanoseconds since the epoch.
+        began: u64,
     },
     /// A heartbeat's answer: whether to stop.
     Beat(bool),

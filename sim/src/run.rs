@@ -16,7 +16,7 @@ use crate::faults::{self, Fault};
 use crate::rng::Rng;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
-use crate::wall::Stopwatch;
+use crate::wall::{Stopwatch, processor};
 use crate::world::Shared;
 use crate::{judge, logs, work};
 
@@ -46,7 +46,7 @@ pub struct Finding {
     pub text: String,
 }
 
-/// What came of a run. All but `wall_ms` follows from seed and scenario.
+/// What came of a run. All but `wall_ms` and `cpu_ms` follows from seed and scenario.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
@@ -62,6 +62,8 @@ pub struct Report {
     pub drain_ms: u64,
     /// Real time.
     pub wall_ms: u64,
+    /// Time on a processor.
+    pub cpu_ms: u64,
     /// Lives of all nodes.
     pub lives: u64,
     /// Syncs of all logs.
@@ -97,6 +99,7 @@ pub fn run(seed: u64, scenario: Scenario, options: Options) -> io::Result<Report
     holdfast_raft::rt::Rt::seed(Rng::stream(seed, "raft").bits());
     let mut report = runtime.block_on(simulate(seed, Arc::new(scenario), options))?;
     report.wall_ms = millis(watch.elapsed());
+    report.cpu_ms = millis(processor()).max(1);
     Ok(report)
 }
 
@@ -154,6 +157,7 @@ async fn simulate(seed: u64, scenario: Arc<Scenario>, options: Options) -> io::R
         simulated_ms: millis(world.time.elapsed()),
         drain_ms,
         wall_ms: 0,
+        cpu_ms: 0,
         lives,
         syncs,
         messages,

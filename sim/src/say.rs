@@ -21,12 +21,13 @@ pub(crate) fn error(text: &str) {
 
 /// What one run came to.
 pub(crate) fn report(report: &Report) {
-    let Report { seed, scenario, nodes, simulated_ms, wall_ms, .. } = report;
-    let (simulated, wall) = (*simulated_ms as f64 / 1000.0, *wall_ms as f64 / 1000.0);
+    let Report { seed, scenario, nodes, simulated_ms, cpu_ms, wall_ms, .. } = report;
+    let simulated = *simulated_ms as f64 / 1000.0;
+    let (cpu, wall) = (*cpu_ms as f64 / 1000.0, *wall_ms as f64 / 1000.0);
     println!(
         "seed {seed}, scenario {scenario}, {nodes} node(s): {simulated:.1} simulated seconds in \
-         {wall:.2} s, {:.0} per second",
-        simulated / wall.max(0.001)
+         {cpu:.2} s of a core ({wall:.2} s), {:.0} per second and core",
+        simulated / cpu.max(0.001)
     );
     println!(
         "  {} lives, {} syncs, {} messages ({} lost), finished {:.1} s after the faults",

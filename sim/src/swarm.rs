@@ -41,7 +41,7 @@ pub struct Summary {
     pub by_nodes: BTreeMap<u32, u64>,
     /// Simulated time.
     pub simulated: Duration,
-    /// Real time of the runs, added up.
+    /// Time on processors of all runs.
     pub cpu: Duration,
     /// Real time of the swarm.
     pub wall: Duration,
@@ -64,7 +64,7 @@ impl Summary {
         self.runs += 1;
         *self.by_nodes.entry(report.nodes).or_default() += 1;
         self.simulated += Duration::from_millis(report.simulated_ms);
-        self.cpu += Duration::from_millis(report.wall_ms);
+        self.cpu += Duration::from_millis(report.cpu_ms);
         self.longest_drain = self.longest_drain.max(Duration::from_millis(report.drain_ms));
         self.lives += report.lives;
         self.messages += report.messages;

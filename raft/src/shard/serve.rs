@@ -406,7 +406,9 @@ impl Serving {
                 }
                 () = stopped(stop) => return self.wind_down(leading, ended).await,
                 () = leading.inbox.wake.notified() => {}
-                () = sleep => {}
+                // A full entry that waits for a place in the pipeline: nothing that is due can be
+                // decided before one is applied, and looking again at once would only spin.
+                () = sleep, if !self.is_full() => {}
             }
         }
     }

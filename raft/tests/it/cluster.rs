@@ -1,4 +1,4 @@
-//! Whole nodes as a cluster of three: what concerns several of them.
+//! Whole nodes: what concerns several of them, and loops that must wait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -110,8 +110,14 @@ impl Three {
     }
 
     async fn begin(&self, on: NodeId, id: &str) -> bool {
+        self.begin_for(on, id, 3_600_000_000_000).await
+    }
+
+    async fn begin_for(&self, on: NodeId, id: &str, run_timeout: u64) -> bool {
         let namespace = self.nodes[&on].namespace("made").await.expect("followed");
-        self.nodes[&on].submit(namespace, id, start(id, id), 100).await.is_ok()
+        let Input::Start(mut request) = start(id, id) else { unreachable!() };
+        request.workflow_run_timeout = Some(holdfast_proto::duration(run_timeout));
+        self.nodes[&on].submit(namespace, id, Input::Start(request), 100).await.is_ok()
     }
 }
 
@@ -202,5 +208,48 @@ fn a_reign_waits_for_what_was_proposed_before_it() {
             assert!(ended.is_ok(), "cut {cuts}: {ended:?}");
         }
         assert!(cuts > 1, "{cuts}");
+    });
+}
+
+/// With the pipeline full and the open entry too, a deadline that falls due has to wait for the
+/// disk, and the shard with it.
+#[test]
+fn a_full_pipeline_waits_for_the_disk() {
+    run(54, async {
+        let (log, store) = (Arc::new(MemoryLog::new()), Arc::new(MemoryStore::new()));
+        let began = tokio::time::Instant::now();
+        let clock = Arc::new(Watched { began, looks: AtomicU64::new(0) });
+        let links = LoopLinks::new();
+        let host = Host { clock: clock.clone(), ..host(1, &links, &log, &store) };
+        let mut config = NodeConfig::sole(1);
+        config.flush.on = FlushOn::Task;
+        (config.shard.pipeline, config.shard.entry_drafts) = (1, 1);
+        let tasks = TaskGroup::new();
+        let node = tasks.scope(Node::start(host, config)).await.expect("starts");
+        node.serving().await.expect("serves");
+        let register = registration("made", Duration::from_secs(86_400));
+        node.command(register).await.expect("registered");
+        let three = Arc::new(Three {
+            links,
+            nodes: [(1, node)].into(),
+            tasks: [(1, tasks)].into(),
+            clocks: [(1, clock)].into(),
+        });
+        // Its run times out while the disk hangs.
+        assert!(three.begin_for(1, "due", 1_000_000_000).await);
+        log.set_gated(true);
+        let begins: Vec<_> = (0..3)
+            .map(|n| {
+                let three = three.clone();
+                tokio::spawn(async move { three.begin(1, &format!("w{n}")).await })
+            })
+            .collect();
+        pass(3_000).await;
+        let looks = three.clocks[&1].looks.load(Ordering::Relaxed);
+        assert!(looks < 1_000, "{looks} turns while the disk hung");
+        log.set_gated(false);
+        for begin in begins {
+            assert!(begin.await.expect("runs"), "it goes on");
+        }
     });
 }

@@ -10,7 +10,7 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     let made = |told: Option<&Told>| matches!(told, Some(Told::Started { started: true, .. }));
     let must = |operation: &crate::record::Operation| made(operation.told());
     once_each(evidence, &KINDS, Mark::Start, must, findings);
-    let index = evidence.index();
+    let index = &evidence.index;
     for kind in KINDS {
         for (operation, told) in evidence.acknowledged(kind) {
             let Told::Started { run, started: true } = told else { continue };

@@ -1,9 +1,7 @@
 //! A4: an acknowledged cancel or termination is recorded once. A cancel of what is closed, or was
 //! asked to stop before, is acknowledged and changes nothing.
 
-use holdfast_proto::enums::EventType;
-
-use super::evidence::{Mark, once_each};
+use super::evidence::{Mark, mark, once_each};
 use super::timeline::{Span, Timeline};
 use super::{Evidence, Findings};
 use crate::record::{Kind, Operation};
@@ -36,15 +34,16 @@ fn could_ignore(
     operation: &Operation,
 ) -> bool {
     let Some(run) = evidence.runs.get(&span.run) else { return false };
-    let asked_before = run
-        .events
-        .iter()
-        .position(|event| event.event_type == EventType::WorkflowExecutionCancelRequested as i32);
-    let closed = span.closed.then(|| span.end - span.first - 1);
-    asked_before.into_iter().chain(closed).any(|at| {
-        let slot = timeline.slots.get(span.first + at);
-        slot.is_some_and(|slot| slot.low.moment <= operation.returned)
-    })
+    // A request may wait in a buffer and stand late in history: it counts from when it was sent.
+    let asked_before = run.events.iter().filter_map(mark).any(|(mark, request)| {
+        mark == Mark::Cancel
+            && evidence
+                .operations
+                .iter()
+                .any(|other| other.asked.request == request && other.invoked <= operation.returned)
+    });
+    let end = span.closed.then(|| timeline.slots.get(span.end - 1)).flatten();
+    asked_before || end.is_some_and(|slot| slot.low.moment <= operation.returned)
 }
 
 #[cfg(test)]

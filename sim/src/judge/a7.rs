@@ -7,7 +7,7 @@ use super::evidence::{Mark, mark, marks};
 use super::{Evidence, Findings};
 
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
-    let index = evidence.index();
+    let index = &evidence.index;
     for operation in evidence.operations.iter().filter(|operation| operation.is_void()) {
         for mark in marks(operation.asked.kind) {
             let places = index.get(&(*mark, operation.asked.request.clone()));

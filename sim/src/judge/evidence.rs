@@ -58,6 +58,8 @@ pub struct Evidence {
     pub calm: Option<Moment>,
     /// One timeline per workflow id; see [`Evidence::settle`].
     pub timelines: BTreeMap<Arc<str>, Timeline>,
+    /// The places that name each request; see [`Evidence::settle`].
+    pub(super) index: Index,
 }
 
 /// What of an event names the request that caused it.
@@ -132,8 +134,7 @@ pub(super) type Place = (String, usize);
 pub(super) type Index = BTreeMap<(Mark, String), Vec<Place>>;
 
 impl Evidence {
-    /// The places that name a request.
-    pub(super) fn index(&self) -> Index {
+    fn places(&self) -> Index {
         let mut index = Index::new();
         for run in self.runs.values() {
             for (at, event) in run.events.iter().enumerate() {
@@ -147,8 +148,9 @@ impl Evidence {
         index
     }
 
-    /// Builds the timelines. Call it once everything else is there.
+    /// Builds the index and the timelines. Call it once everything else is there.
     pub fn settle(&mut self) {
+        self.index = self.places();
         self.timelines = super::timeline::build(self);
     }
 
@@ -199,7 +201,7 @@ pub(super) fn once_each(
     must: impl Fn(&Operation) -> bool,
     findings: &mut super::Findings,
 ) {
-    let index = evidence.index();
+    let index = &evidence.index;
     for operation in &evidence.operations {
         if !kinds.contains(&operation.asked.kind) {
             continue;

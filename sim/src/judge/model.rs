@@ -105,6 +105,27 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_for_a_workflow_task_to_end_is_not_in_history_yet() {
+        let mut world = World::default();
+        world.run("w", "r1").started("s1").task("t1").signaled("g1");
+        world.start("w", "s1", "r1", true);
+        world.ok(Kind::Signal, "w", "g1");
+        world.read("w", "r1", 3);
+        world.ok(Kind::CompleteTask, "w", "t1");
+        world.read("w", "r1", 5);
+        quiet(check, &world);
+        world.read("w", "r1", 3);
+        fires(check, &world, "event 4 (WorkflowTaskCompleted) of run r1 can't have happened");
+
+        let mut waits = World::default();
+        waits.run("w", "r1").started("s1").task_scheduled().signaled("g1");
+        waits.start("w", "s1", "r1", true);
+        waits.ok(Kind::Signal, "w", "g1");
+        waits.read("w", "r1", 2);
+        fires(check, &waits, "event 3 (WorkflowExecutionSignaled)");
+    }
+
+    #[test]
     fn refusals_are_explained() {
         let code = tonic::Code::NotFound;
         let closed = "workflow execution already completed";

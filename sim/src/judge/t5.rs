@@ -11,7 +11,7 @@ use crate::record::{Kind, Operation, Told};
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     let mut handed: BTreeMap<(&str, &str, i32), &Operation> = BTreeMap::new();
     for (operation, told) in evidence.acknowledged(Kind::Attempt) {
-        let Told::Attempt { run, maximum } = told else { continue };
+        let Told::Attempt { run, maximum, .. } = told else { continue };
         let Some((activity, number)) = operation.asked.attempt.as_ref() else { continue };
         if *maximum == 0 {
             continue;

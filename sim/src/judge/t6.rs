@@ -1,6 +1,8 @@
 //! T6: timeouts of activities, workflow tasks and runs occur when they are due, not before. (That
 //! each occurs once is what the replay shows, H5.)
 
+use std::collections::BTreeMap;
+
 use holdfast_proto::decoded::failure::FailureInfo;
 use holdfast_proto::enums::{RetryState, TimeoutType};
 use holdfast_proto::failure::Failure;
@@ -10,34 +12,78 @@ use holdfast_proto::history::{
     WorkflowTaskTimedOutEventAttributes,
 };
 
+use prost_types::Duration;
+
 use super::{Evidence, Findings, RunHistory};
+use crate::record::{Kind, Told};
 use crate::work::wire::{event_time, nanos};
 
+/// When attempts were handed out first, by run, activity and number. (Their STARTED events are
+/// written at their ends, and may bear a later time.)
+type Begun<'a> = BTreeMap<(&'a str, &'a str, i32), u64>;
+
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
+    let mut begun = Begun::new();
+    for (operation, told) in evidence.acknowledged(Kind::Attempt) {
+        let Told::Attempt { run, began, .. } = told else { continue };
+        let Some((activity, number)) = operation.asked.attempt.as_ref() else { continue };
+        let first = begun.entry((run, activity, *number)).or_insert(*began);
+        *first = (*first).min(*began);
+    }
     for run in evidence.runs.values() {
         for event in &run.events {
             let early = match &event.attributes {
-                Some(Event::ActivityTaskTimedOutEventAttributes(a)) => activity(run, event, a),
+                Some(Event::ActivityTaskTimedOutEventAttributes(a)) => {
+                    activity(run, event, a, &begun)
+                }
                 Some(Event::WorkflowTaskTimedOutEventAttributes(a)) => task(run, event, a),
                 Some(Event::WorkflowExecutionTimedOutEventAttributes(_)) => whole(run, event),
                 _ => None,
             };
-            if let Some((what, by)) = early {
-                let by = by / 1000;
-                let text =
-                    format!("run {}: event {}, {what}, is {by} us early", run.run, event.event_id);
+            if let Some(Early { what, from, after, by }) = early {
+                let text = format!(
+                    "run {}: event {}, {what} {} us after event {}, is {} us early",
+                    run.run,
+                    event.event_id,
+                    after / 1000,
+                    from,
+                    by / 1000
+                );
                 findings.add(&run.id, text);
             }
         }
     }
 }
 
-/// What is early, and by how much, when it is.
-type Early = Option<(&'static str, u64)>;
+/// A timeout before its time, in nanoseconds.
+struct Early {
+    what: &'static str,
+    /// The event that its time counts from.
+    from: i64,
+    after: u64,
+    by: u64,
+}
 
-fn early(what: &'static str, at: &HistoryEvent, due: u64) -> Early {
-    let early = due.saturating_sub(event_time(at));
-    (early > 0).then_some((what, early))
+/// A timeout that counts from an event, when it is early.
+fn early(
+    what: &'static str,
+    at: &HistoryEvent,
+    from: &HistoryEvent,
+    timeout: Option<&Duration>,
+) -> Option<Early> {
+    early_since(what, at, (from.event_id, event_time(from)), timeout)
+}
+
+/// As [`early`], of what an event of this id and of a time that is not its own stands for.
+fn early_since(
+    what: &'static str,
+    at: &HistoryEvent,
+    (from, since): (i64, u64),
+    timeout: Option<&Duration>,
+) -> Option<Early> {
+    let after = event_time(at).saturating_sub(since);
+    let by = nanos(timeout).saturating_sub(after);
+    (by > 0).then_some(Early { what, from, after, by })
 }
 
 fn event(run: &RunHistory, id: i64) -> Option<&HistoryEvent> {
@@ -51,37 +97,53 @@ fn kind(failure: Option<&Failure>) -> Option<TimeoutType> {
     }
 }
 
-fn activity(run: &RunHistory, at: &HistoryEvent, a: &ActivityTaskTimedOutEventAttributes) -> Early {
+fn activity(
+    run: &RunHistory,
+    at: &HistoryEvent,
+    a: &ActivityTaskTimedOutEventAttributes,
+    begun: &Begun<'_>,
+) -> Option<Early> {
     let scheduled = event(run, a.scheduled_event_id)?;
     let Some(Event::ActivityTaskScheduledEventAttributes(of)) = &scheduled.attributes else {
         return None;
     };
     let of: &ActivityTaskScheduledEventAttributes = of;
-    let started = event(run, a.started_event_id).map_or(0, event_time);
+    let started = || {
+        let event = event(run, a.started_event_id)?;
+        let Some(Event::ActivityTaskStartedEventAttributes(it)) = &event.attributes else {
+            return None;
+        };
+        let key = (run.run.as_str(), of.activity_id.as_str(), it.attempt);
+        Some((event.event_id, *begun.get(&key)?))
+    };
     match kind(a.failure.as_ref())? {
         TimeoutType::StartToClose => {
-            let due = started + nanos(of.start_to_close_timeout.as_ref());
-            early("a start-to-close timeout", at, due)
+            let timeout = of.start_to_close_timeout.as_ref();
+            early_since("a start-to-close timeout", at, started()?, timeout)
         }
         TimeoutType::Heartbeat => {
-            let due = started + nanos(of.heartbeat_timeout.as_ref());
-            early("a heartbeat timeout", at, due)
+            let timeout = of.heartbeat_timeout.as_ref();
+            early_since("a heartbeat timeout", at, started()?, timeout)
         }
         TimeoutType::ScheduleToStart => {
-            let due = event_time(scheduled) + nanos(of.schedule_to_start_timeout.as_ref());
-            early("a schedule-to-start timeout", at, due)
+            let timeout = of.schedule_to_start_timeout.as_ref();
+            early("a schedule-to-start timeout", at, scheduled, timeout)
         }
         // An attempt that ended with too little time for another ends the activity at once, and
         // says so by this timeout; only one without an attempt under way is due by the clock.
         TimeoutType::ScheduleToClose if a.retry_state() != RetryState::Timeout => {
-            let due = event_time(scheduled) + nanos(of.schedule_to_close_timeout.as_ref());
-            early("a schedule-to-close timeout", at, due)
+            let timeout = of.schedule_to_close_timeout.as_ref();
+            early("a schedule-to-close timeout", at, scheduled, timeout)
         }
         TimeoutType::ScheduleToClose | TimeoutType::Unspecified => None,
     }
 }
 
-fn task(run: &RunHistory, at: &HistoryEvent, a: &WorkflowTaskTimedOutEventAttributes) -> Early {
+fn task(
+    run: &RunHistory,
+    at: &HistoryEvent,
+    a: &WorkflowTaskTimedOutEventAttributes,
+) -> Option<Early> {
     if a.timeout_type() != TimeoutType::StartToClose {
         return None;
     }
@@ -90,18 +152,17 @@ fn task(run: &RunHistory, at: &HistoryEvent, a: &WorkflowTaskTimedOutEventAttrib
         return None;
     };
     let started = event(run, a.started_event_id)?;
-    let due = event_time(started) + nanos(of.start_to_close_timeout.as_ref());
-    early("a workflow task timeout", at, due)
+    early("a workflow task timeout", at, started, of.start_to_close_timeout.as_ref())
 }
 
-fn whole(run: &RunHistory, at: &HistoryEvent) -> Early {
+fn whole(run: &RunHistory, at: &HistoryEvent) -> Option<Early> {
     let first = run.events.first()?;
     let Some(Event::WorkflowExecutionStartedEventAttributes(a)) = &first.attributes else {
         return None;
     };
     let timeouts = [a.workflow_run_timeout.as_ref(), a.workflow_execution_timeout.as_ref()];
-    let shortest = timeouts.into_iter().map(nanos).filter(|timeout| *timeout != 0).min()?;
-    early("the timeout of the run", at, event_time(first).saturating_add(shortest))
+    let set = timeouts.into_iter().filter(|timeout| nanos(*timeout) != 0);
+    early("the timeout of the run", at, first, set.min_by_key(|timeout| nanos(*timeout))?)
 }
 
 #[cfg(test)]
@@ -116,17 +177,19 @@ mod tests {
         quiet(check, &world);
         let mut soon = World::default();
         soon.run("w", "r1").started("s1").task_timed_out(1_000, 999);
-        fires(check, &soon, "a workflow task timeout, is 1000 us early");
+        fires(check, &soon, "a workflow task timeout 999000 us after event 3, is 1000 us early");
     }
 
     #[test]
     fn an_attempt_times_out_in_time() {
         let mut world = World::default();
+        world.attempt("w", "r1", "a0.0", 1, 0);
         world.run("w", "r1").started("s1").job_timed_out("a0.0", 500, 500);
         quiet(check, &world);
         let mut soon = World::default();
-        soon.run("w", "r1").started("s1").job_timed_out("a0.0", 500, 400);
-        fires(check, &soon, "a start-to-close timeout, is 100000 us early");
+        soon.attempt("w", "r1", "a0.0", 1, 0);
+        soon.run("w", "r1").started("s1").job_timed_out("a0.0", 500, 300);
+        fires(check, &soon, "a start-to-close timeout 303000 us after event 3, is 197000 us early");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use holdfast_storage::tables::backlog::BacklogKey;
 use holdfast_storage::tables::counter::{self, CounterKey};
 use holdfast_storage::tables::deadline::DeadlineKey;
 use holdfast_storage::tables::meta::{self, Applied, AppliedKey};
-use holdfast_storage::tables::{Key, Table, visibility};
+use holdfast_storage::tables::visibility::{self, IndexKey};
+use holdfast_storage::tables::{Key, Table};
 use holdfast_storage::{Direction, StorageError, Store, View};
 use prost::Message;
 use xxhash_rust::xxh3::Xxh3;
@@ -151,7 +152,10 @@ fn records(
     shard: u32,
     shown: &mut BTreeMap<String, Shown>,
 ) -> Result<(), StorageError> {
-    each(view, &Table::Visibility.range(shard), &mut |_, value| {
+    each(view, &Table::VisibilityIndex.range(shard), &mut |key, value| {
+        if IndexKey::decode(key)?.index != visibility::ALL {
+            return Ok(());
+        }
         let bytes = visibility::from_value(Bytes::copy_from_slice(value))?;
         let record = VisibilityRecord::decode(bytes)
             .map_err(|why| StorageError::Corrupt(format!("visibility record: {why}")))?;

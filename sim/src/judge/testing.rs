@@ -142,7 +142,7 @@ impl World {
         let mut asked = World::asked(Kind::Attempt, id, "");
         asked.run = run.to_owned();
         asked.attempt = Some((job.to_owned(), number));
-        let told = Told::Attempt { run: run.to_owned(), maximum };
+        let told = Told::Attempt { run: run.to_owned(), maximum, began: self.event_clock };
         self.operation(asked, Outcome::Ok(told));
     }
 
@@ -338,7 +338,7 @@ impl Builder<'_> {
 
     pub(super) fn job_timed_out(self, id: &str, timeout: u64, after: u64) -> Self {
         assert_eq!(timeout, 500, "that of all activities here");
-        let started = self.job_scheduled(id, 0).job_started(1);
+        let started = self.job_scheduled(id, 0).after(after).job_started(1);
         let info = TimeoutFailureInfo {
             timeout_type: TimeoutType::StartToClose as i32,
             ..TimeoutFailureInfo::default()
@@ -354,7 +354,7 @@ impl Builder<'_> {
             ..ActivityTaskTimedOutEventAttributes::default()
         };
         let attributes = Event::ActivityTaskTimedOutEventAttributes(attributes);
-        started.after(after).push(EventType::ActivityTaskTimedOut, attributes)
+        started.after(0).push(EventType::ActivityTaskTimedOut, attributes)
     }
 
     /// Sets the time of an event, in milliseconds on the events' clock.

@@ -8,9 +8,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use holdfast_proto::history::HistoryEvent;
+use holdfast_proto::history::history_event::Attributes as Event;
 use tonic::Code;
 
-use super::evidence::{Evidence, Place, marks};
+use super::evidence::{Evidence, Mark, marks};
 use crate::record::{Kind, Moment, Operation, Outcome, Told};
 use crate::work::wire::closes;
 
@@ -83,19 +85,51 @@ pub(super) fn build(evidence: &Evidence) -> BTreeMap<Arc<str>, Timeline> {
         }
         timelines.insert(id, timeline);
     }
-    let index = evidence.index();
+    let index = &evidence.index;
     for (by, operation) in evidence.operations.iter().enumerate() {
         let timeline = timelines.entry(operation.asked.id.clone()).or_default();
         for mark in marks(operation.asked.kind) {
             let places = index.get(&(*mark, operation.asked.request.clone()));
             for (run, at) in places.into_iter().flatten() {
-                timeline.caused(by, operation, &(run.clone(), *at));
+                let events = evidence.runs.get(run).map_or(&[][..], |run| &run.events);
+                timeline.caused(by, operation, (run, *at), accepted_by(events, *at, *mark));
             }
         }
         timeline.told(by, operation);
     }
     timelines.values_mut().for_each(Timeline::spread);
     timelines
+}
+
+/// The last event that had to be in history when the one at `at` was acknowledged. What happens
+/// while a worker holds the workflow task waits in a buffer and is written when that task ends; so
+/// among events that follow the end of a task, up to the next one, all that is certain is what
+/// stood before that task.
+fn accepted_by(events: &[HistoryEvent], at: usize, mark: Mark) -> Option<usize> {
+    let waits = match mark {
+        Mark::Signal
+        | Mark::Cancel
+        | Mark::ActivityCompleted
+        | Mark::ActivityFailed
+        | Mark::ActivityCanceled => true,
+        Mark::Start | Mark::Terminate | Mark::TaskCompleted | Mark::TaskFailed => false,
+    };
+    if !waits {
+        return Some(at);
+    }
+    for event in events.get(..at).unwrap_or_default().iter().rev() {
+        let scheduled = match &event.attributes {
+            Some(Event::WorkflowTaskCompletedEventAttributes(a)) => a.scheduled_event_id,
+            Some(Event::WorkflowTaskFailedEventAttributes(a)) => a.scheduled_event_id,
+            Some(Event::WorkflowTaskTimedOutEventAttributes(a)) => a.scheduled_event_id,
+            // Nobody held a task.
+            Some(Event::WorkflowTaskScheduledEventAttributes(_)) => return Some(at),
+            _ => continue,
+        };
+        // The event before SCHEDULED: that of a later attempt is written with its end, too.
+        return usize::try_from(scheduled - 2).ok();
+    }
+    Some(at)
 }
 
 impl Timeline {
@@ -126,12 +160,21 @@ impl Timeline {
         }
     }
 
-    /// The operation made this event.
-    fn caused(&mut self, by: usize, operation: &Operation, (run, at): &Place) {
-        let Some(slot) = self.span(run).map(|span| span.first + at) else { return };
-        self.not_before(slot, by, operation.invoked);
-        if matches!(operation.outcome, Outcome::Ok(_)) {
-            self.not_after(slot, by, operation.returned);
+    /// The operation made the event at a place. What is acknowledged had to be in history up to
+    /// `there`.
+    fn caused(
+        &mut self,
+        by: usize,
+        operation: &Operation,
+        (run, at): (&str, usize),
+        there: Option<usize>,
+    ) {
+        let Some(first) = self.span(run).map(|span| span.first) else { return };
+        self.not_before(first + at, by, operation.invoked);
+        if let Some(there) = there
+            && matches!(operation.outcome, Outcome::Ok(_))
+        {
+            self.not_after(first + there, by, operation.returned);
         }
     }
 

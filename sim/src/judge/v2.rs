@@ -20,7 +20,7 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
             let Some(span) = timeline.span(run) else { continue };
             // What it was not told of: the next event, or the end.
             let missed = match (kind, closed) {
-                (Kind::Watch, _) => span.first + usize::try_from(*to).unwrap_or(0),
+                (Kind::Watch, _) if *to > 0 => span.first + usize::try_from(*to).unwrap_or(0),
                 (_, Some(false)) if span.closed => span.end - 1,
                 _ => continue,
             };

@@ -139,7 +139,8 @@ impl Attempt<'_> {
     fn handed(&self, task: &rpc::PollActivityTaskQueueResponse, invoked: Moment) {
         let shared = &self.worker.shared;
         let maximum = task.retry_policy.as_ref().map_or(0, |policy| policy.maximum_attempts);
-        let told = Told::Attempt { run: self.run.clone(), maximum };
+        let began = task.started_time.as_ref().and_then(holdfast_proto::nanos).unwrap_or(0);
+        let told = Told::Attempt { run: self.run.clone(), maximum, began };
         shared.record.handed(self.asked(Kind::Attempt, ""), invoked, told);
         shared.trace.line(format_args!(
             "{} attempt {}/{} {} #{}",

@@ -176,8 +176,10 @@ where
 {
     let mut request = Request::new(request);
     request.set_timeout(timeout);
-    // Readers are people: what is not in history yet is not for them.
-    let name = tonic::metadata::MetadataValue::from_static("temporal-cli");
-    request.metadata_mut().insert("client-name", name);
+    // Clients read as people do: what is not in history yet is not for them. Workers need it.
+    if !who.starts_with('w') {
+        let name = tonic::metadata::MetadataValue::from_static("temporal-cli");
+        request.metadata_mut().insert("client-name", name);
+    }
     shared.doors.call(who, node, timeout, move |front| call(front, request)).await
 }

@@ -21,6 +21,9 @@ use super::wire::{NAMESPACE, WORKFLOW_TYPE, execution, millis, queue, text};
 use super::{Shared, Workload, asked, lock};
 use crate::record::{Kind, Outcome, Told};
 
+/// How often a history is asked for; the network may still lose messages.
+const READS: u32 = 8;
+
 /// A caller at the end of a run.
 pub struct Reader {
     shared: Arc<Shared>,
@@ -65,7 +68,13 @@ impl Reader {
     /// All events of a run; `None` when nobody gives them.
     pub async fn history(&self, id: &str, run: &str) -> Option<Vec<HistoryEvent>> {
         let id: Arc<str> = id.into();
-        reads::read(&self.ask(&id, run), "").await
+        for _ in 0..READS {
+            let events = reads::read(&self.ask(&id, run), "").await;
+            if events.is_some() {
+                return events;
+            }
+        }
+        None
     }
 
     /// What describe says of a run; `None` when nobody says anything.

@@ -10,6 +10,7 @@ use holdfast_proto::enums::{HistoryEventFilterType, PendingWorkflowTaskState};
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::history::history_event::Attributes as Event;
 use holdfast_proto::workflowservice as rpc;
+use tokio::time::Instant;
 use tonic::Code;
 
 use super::calls::{Answer, Patience, insist};
@@ -20,6 +21,12 @@ use crate::rng::Rng;
 
 /// How long a long poll is given. The server ends it a second earlier.
 const LONG: Duration = Duration::from_secs(11);
+
+/// A page that takes so long was waited for.
+const WAITED: Duration = Duration::from_millis(500);
+
+/// Pages that a watcher reads at most.
+const WATCHED_PAGES: u32 = 100;
 
 /// The status of a run that is open.
 const RUNNING: i32 = 1;
@@ -196,36 +203,41 @@ pub(crate) async fn read_back(ask: &Ask<'_>, request: &str) {
     ask.end(op, Kind::ReadBack, Outcome::Ok(ask.told(&events)));
 }
 
-/// GetWorkflowExecutionHistory that waits for news, once: reads what is there, then waits.
+/// GetWorkflowExecutionHistory that waits for news: reads on until a page had to be waited for, or
+/// brought nothing. Whether a page is a wait or the rest of what is there only its token knows, so
+/// all of it is one operation.
 pub(crate) async fn watch(ask: &Ask<'_>, request: &str) {
+    let op = ask.begin(Kind::Watch, request);
     let mut events: Vec<HistoryEvent> = Vec::new();
     let mut token = Bytes::new();
-    loop {
-        // What is there comes at once; the page behind it is the wait.
-        let seen = lock(&ask.shared.seen).length(run_of(&events).unwrap_or_default());
-        let waits = !token.is_empty() && events.len() as i64 >= seen.max(1);
-        let op = waits.then(|| ask.begin(Kind::Watch, request));
+    let mut is_whole = false;
+    for _ in 0..WATCHED_PAGES {
+        let asked = Instant::now();
         let answer = ask.page(token, true, HistoryEventFilterType::AllEvent).await;
         let page = match answer.result {
             Ok(page) => page,
             Err(failed) => {
-                if let Some(op) = op {
-                    ask.end(op, Kind::Watch, failed.outcome());
-                }
+                ask.end(op, Kind::Watch, failed.outcome());
                 return;
             }
         };
-        events.extend(page.history.unwrap_or_default().events);
+        let news = page.history.unwrap_or_default().events;
+        let waited = asked.elapsed() >= WAITED;
         token = page.next_page_token;
-        let told = ask.told(&events);
-        if let Some(op) = op {
-            ask.end(op, Kind::Watch, Outcome::Ok(told));
-            return;
-        }
-        if token.is_empty() {
-            return;
+        // Nothing new, or nothing more to come.
+        is_whole = news.is_empty() || token.is_empty();
+        events.extend(news);
+        if waited || is_whole {
+            break;
         }
     }
+    let mut told = ask.told(&events);
+    if let Told::Shown { to, closed, .. } = &mut told
+        && !is_whole
+    {
+        (*to, *closed) = (0, None);
+    }
+    ask.end(op, Kind::Watch, Outcome::Ok(told));
 }
 
 /// GetWorkflowExecutionHistory that waits for the end, for as long as one call may take.

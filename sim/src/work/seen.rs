@@ -49,11 +49,6 @@ impl Seen {
         Ok(())
     }
 
-    /// How many events of a run somebody saw.
-    pub(crate) fn length(&self, run: &str) -> i64 {
-        self.runs.get(run).map_or(0, |known| known.len() as i64)
-    }
-
     /// All runs that somebody saw, and how much of each.
     pub(crate) fn lengths(&self) -> BTreeMap<String, i64> {
         self.runs.iter().map(|(run, known)| (run.clone(), known.len() as i64)).collect()
@@ -78,7 +73,7 @@ mod tests {
         let mut seen = Seen::default();
         assert!(seen.take("r", &[event(1, 1, 5), event(2, 5, 5)]).is_ok());
         assert!(seen.take("r", &[event(2, 5, 5), event(3, 6, 7)]).is_ok());
-        assert_eq!((seen.length("r"), seen.length("s")), (3, 0));
+        assert_eq!(seen.lengths(), [("r".to_owned(), 3)].into());
         assert!(seen.take("r", &[event(2, 5, 6)]).is_err(), "another time");
         assert!(seen.take("r", &[event(3, 7, 7)]).is_err(), "another type");
         assert!(seen.take("r", &[event(4, 7, 7), event(6, 7, 7)]).is_err(), "a hole");

@@ -143,7 +143,7 @@ impl Worker {
 
     async fn task(
         &self,
-        task: rpc::PollWorkflowTaskQueueResponse,
+        mut task: rpc::PollWorkflowTaskQueueResponse,
         invoked: Moment,
         rng: &mut Rng,
     ) -> Option<rpc::PollWorkflowTaskQueueResponse> {
@@ -175,7 +175,7 @@ impl Worker {
         if rng.one_in(30) {
             lock(&self.cache).remove(&run);
         }
-        let machine = self.replay(&id, &run, &task).await;
+        let machine = self.replay(&id, &run, &mut task).await;
         match mood {
             Mood::Fails => {
                 self.fail(&id, &run, task).await;
@@ -195,16 +195,21 @@ impl Worker {
         &self,
         id: &Arc<str>,
         run: &str,
-        task: &rpc::PollWorkflowTaskQueueResponse,
+        task: &mut rpc::PollWorkflowTaskQueueResponse,
     ) -> Option<Machine> {
-        let mut events = task.history.clone().unwrap_or_default().events;
+        let mut events = task.history.take().unwrap_or_default().events;
         let mut token = task.next_page_token.clone();
+        let paged = !token.is_empty();
         while !token.is_empty() {
             let page = self.page(id, run, token).await?;
             events.extend(page.history.unwrap_or_default().events);
             token = page.next_page_token;
         }
         let first = events.first().map_or(0, |event| event.event_id);
+        if paged && !ends_with_start(&events, task.started_event_id) {
+            // A new leader forgot the start, which was not durable, between two pages.
+            return None;
+        }
         if let Err(why) = self.check(run, task, &events) {
             self.shared.found("H1", id, format!("{} got a task of run {run}: {why}", self.name));
             return None;
@@ -291,8 +296,7 @@ impl Worker {
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
             return Err("it has no events".to_owned());
         };
-        let started = matches!(last.attributes, Some(Event::WorkflowTaskStartedEventAttributes(_)));
-        if !started || last.event_id != task.started_event_id {
+        if !ends_with_start(events, task.started_event_id) {
             return Err(format!(
                 "its last event is {} and not its start {}",
                 last.event_id, task.started_event_id
@@ -304,12 +308,9 @@ impl Worker {
                 first.event_id, task.previous_started_event_id
             ));
         }
-        let durable: Vec<HistoryEvent> = events
-            .iter()
-            .filter(|event| event.event_id <= task.started_event_id - 2)
-            .cloned()
-            .collect();
-        lock(&self.shared.seen).take(run, &durable)
+        let durable = |event: &&HistoryEvent| event.event_id <= task.started_event_id - 2;
+        let count = events.iter().take_while(durable).count();
+        lock(&self.shared.seen).take(run, events.get(..count).unwrap_or_default())
     }
 
     async fn answer(
@@ -341,6 +342,7 @@ impl Worker {
             return_new_workflow_task: rng.one_in(2),
             ..rpc::RespondWorkflowTaskCompletedRequest::default()
         };
+        let began = self.shared.record.moment();
         let answered = self.complete(id, run, query.clone(), task.attempt).await;
         if twice
             && answered.is_some()
@@ -361,7 +363,7 @@ impl Worker {
             cache.insert(run.to_owned(), machine);
         }
         for activity in answered.activity_tasks {
-            attempts::take(self, activity, self.shared.record.moment(), rng).await;
+            attempts::take(self, activity, began, rng).await;
         }
         answered.workflow_task.filter(|task| !task.task_token.is_empty())
     }
@@ -423,6 +425,14 @@ impl Worker {
         };
         self.shared.end(op, &format!("{request} fail-task {id}/{run}"), outcome, answer.unsure);
     }
+}
+
+/// Whether the last event is the start of the task, under this id.
+fn ends_with_start(events: &[HistoryEvent], id: i64) -> bool {
+    events.last().is_some_and(|last| {
+        let started = matches!(last.attributes, Some(Event::WorkflowTaskStartedEventAttributes(_)));
+        started && last.event_id == id
+    })
 }
 
 fn feed(machine: &mut Machine, events: &[HistoryEvent]) -> Result<(), String> {
