@@ -25,13 +25,16 @@ use crate::shard::SubmitError;
 /// Rows that one list or count may look at; one that needs more is refused.
 pub const ROW_BUDGET: usize = 2_000_000;
 
+/// The records of one page, and where the next one begins.
+pub type Listed = (Vec<VisibilityRecord>, Option<ListPage>);
+
 impl Node {
     /// One page of a list.
     pub fn list<'a>(
         &'a self,
         namespace: &'a Arc<NamespaceView>,
         listing: &'a Listing,
-    ) -> BoxFuture<'a, Result<(Vec<VisibilityRecord>, Option<ListPage>), SubmitError>> {
+    ) -> BoxFuture<'a, Result<Listed, SubmitError>> {
         Box::pin(async move {
             let view = self.read_all().await?;
             let plan = Plan::of(&listing.query.filter);

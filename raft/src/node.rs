@@ -179,12 +179,7 @@ impl Node {
             let inboxes: Vec<_> = (0..config.shards)
                 .map(|_| Arc::new(Inbox::new(shard_config.admission.clone())))
                 .collect();
-            // Workers that polled before a restart get the time to come back; at first there are none.
-            let fresh = registry.current().is_empty();
-            let grace_until =
-                if fresh { Hlc::ZERO } else { host.clock.now().after(STICKY_GONE_AFTER) };
-            let clock = host.clock.clone();
-            let hubs = Arc::new(Hubs::new(clock, config.polls, inboxes.clone(), grace_until));
+            let hubs = hubs(&host, &registry, config.polls, inboxes.clone());
             let limits = Arc::new(config.limits);
             let (mut serving, mut groups) = (Vec::new(), Vec::new());
             for (shard, opened) in (0..).zip(opened) {
@@ -542,6 +537,18 @@ fn end_the_process(why: StorageError) {
 
 /// A group, and how its proposals end.
 type Opened = (Group, mpsc::UnboundedReceiver<crate::machine::Ended>);
+
+fn hubs(
+    host: &Host,
+    registry: &RegistryWatch,
+    limits: MatchingLimits,
+    inboxes: Vec<Arc<Inbox>>,
+) -> Arc<Hubs> {
+    // Workers that polled before a restart get the time to come back; at first there are none.
+    let fresh = registry.current().is_empty();
+    let grace_until = if fresh { Hlc::ZERO } else { host.clock.now().after(STICKY_GONE_AFTER) };
+    Arc::new(Hubs::new(host.clock.clone(), limits, inboxes, grace_until))
+}
 
 /// The groups of all shards; `None` for one that is damaged, which does not keep the others from
 /// serving (DESIGN 7).

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 
 use super::{Evidence, Findings};
 
+/// A group, and the term and index that were applied last.
+type Place = (u32, Option<(u64, u64)>);
+
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     // By group and what was applied: the digest and who has it.
-    let mut known: BTreeMap<(u32, Option<(u64, u64)>), (u64, u64)> = BTreeMap::new();
+    let mut known: BTreeMap<Place, (u64, u64)> = BTreeMap::new();
     let mut newest: BTreeMap<u32, (Option<(u64, u64)>, u64)> = BTreeMap::new();
     for node in &evidence.nodes {
         for (group, rows) in &node.groups {

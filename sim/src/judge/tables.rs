@@ -94,11 +94,9 @@ pub(super) fn read(
     Ok(rows)
 }
 
-fn each(
-    view: &dyn View,
-    range: &Range<Bytes>,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>,
-) -> Result<(), StorageError> {
+type Visitor<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), StorageError>;
+
+fn each(view: &dyn View, range: &Range<Bytes>, visit: Visitor<'_>) -> Result<(), StorageError> {
     let mut failed = None;
     view.scan(&range.start, &range.end, Direction::Forward, &mut |key, value| match visit(
         key, value,

@@ -178,11 +178,8 @@ impl Attempt<'_> {
     /// Passes the time, with heartbeats.
     async fn work(&mut self, millis: u64, beat_ms: u64) -> Worked {
         let until = Instant::now() + Duration::from_millis(millis);
-        while beat_ms > 0 {
-            let next = Instant::now() + Duration::from_millis(beat_ms);
-            if next >= until {
-                break;
-            }
+        let beats = (beat_ms > 0).then(|| Duration::from_millis(beat_ms));
+        while let Some(next) = beats.map(|beat| Instant::now() + beat).filter(|at| *at < until) {
             tokio::time::sleep_until(next).await;
             match self.beat().await {
                 Some(Ok(false)) => {}

@@ -214,11 +214,12 @@ impl Machine {
                 }
                 self.scheduled.insert(id, a.activity_id.clone());
             }
-            Event::ActivityTaskStartedEventAttributes(a) => {
-                if !self.scheduled.contains_key(&a.scheduled_event_id) {
-                    return Err(format!("activity {} is not pending", a.scheduled_event_id));
-                }
+            Event::ActivityTaskStartedEventAttributes(a)
+                if !self.scheduled.contains_key(&a.scheduled_event_id) =>
+            {
+                return Err(format!("activity {} is not pending", a.scheduled_event_id));
             }
+            Event::ActivityTaskStartedEventAttributes(_) => {}
             Event::ActivityTaskCompletedEventAttributes(a) => {
                 self.job_ended(a.scheduled_event_id, true)?;
             }
