@@ -37,6 +37,15 @@ pub enum GroupError {
         /// What stopped it.
         why: String,
     },
+    /// The log of this node is damaged, or can't be read. Unlike a bad row that concerns every group:
+    /// one file holds them all, and votes may be missing too (DESIGN 7).
+    #[error("group {group} can't use this node's log: {why}")]
+    Log {
+        /// The group.
+        group: GroupId,
+        /// What is wrong with it.
+        why: String,
+    },
     /// This node does not lead the group now, or can't reach a quorum to be sure.
     #[error("group {0} is not led by this node")]
     NotLeader(GroupId),
@@ -80,9 +89,10 @@ impl Group {
         Box::pin(async move {
             Rt::seed(host.rng.next_u64());
             let (stop, stopped) = watch::channel(None);
-            let broken = |why: &dyn std::fmt::Display| {
-                let why = stopped.borrow().clone().unwrap_or_else(|| why.to_string());
-                GroupError::Stopped { group: id, why }
+            // What stops a replica while it applies says so; anything else comes from the log.
+            let broken = |why: &dyn std::fmt::Display| match stopped.borrow().clone() {
+                Some(why) => GroupError::Stopped { group: id, why },
+                None => GroupError::Log { group: id, why: why.to_string() },
             };
             let log = open_log(host, id).map_err(|e| broken(&e))?;
             let fresh = host.log.state(id).map_err(|e| broken(&e))?.vote.is_none();
@@ -96,7 +106,7 @@ impl Group {
                 applied: show,
                 stopped: stop,
             })
-            .map_err(|e| broken(&e))?;
+            .map_err(|why| GroupError::Stopped { group: id, why: why.to_string() })?;
             let config = raft_config(id).map_err(|e| GroupError::Config(e.to_string()))?;
             let net = GroupNet::new(id, Arc::clone(&host.links));
             let raft =

@@ -167,7 +167,7 @@ impl Node {
             }
             let (stop, stopped) = watch::channel(false);
             let (meta_group, ended) = open(&host, META_GROUP, &config).await?;
-            let opened = open_shards(&host, &config).await;
+            let opened = open_shards(&host, &config).await?;
             let (meta, registry, task) =
                 meta::start(&host, meta_group.clone(), Some(ended), stopped.clone())?;
             let mut tasks = vec![task];
@@ -550,17 +550,21 @@ fn hubs(
     Arc::new(Hubs::new(host.clock.clone(), limits, inboxes, grace_until))
 }
 
-/// The groups of all shards; `None` for one that is damaged, which does not keep the others from
-/// serving (DESIGN 7).
-async fn open_shards(host: &Host, config: &NodeConfig) -> Vec<Option<Opened>> {
+/// The groups of all shards; `None` for one whose tables are damaged, which does not keep the others
+/// from serving. Damage in the log does (DESIGN 7).
+async fn open_shards(host: &Host, config: &NodeConfig) -> Result<Vec<Option<Opened>>, GroupError> {
     let mut opened = Vec::new();
     for shard in 0..config.shards {
-        let group = open(host, shard + 1, config).await.inspect_err(|why| {
-            tracing::error!(shard, %why, "a shard does not open on this node");
-        });
-        opened.push(group.ok());
+        match open(host, shard + 1, config).await {
+            Ok(group) => opened.push(Some(group)),
+            Err(why @ GroupError::Stopped { .. }) => {
+                tracing::error!(shard, %why, "a shard does not open on this node");
+                opened.push(None);
+            }
+            Err(why) => return Err(why),
+        }
     }
-    opened
+    Ok(opened)
 }
 
 async fn open(host: &Host, group: GroupId, config: &NodeConfig) -> Result<Opened, GroupError> {

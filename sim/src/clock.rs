@@ -128,8 +128,8 @@ mod tests {
         assert_eq!(clock.ahead(), 5_000_000);
         machine.set_skew(-HOUR);
         tokio::time::advance(Duration::from_secs(10)).await;
-        // 100 ppm fast for 10 s is 1 ms; leaning toward the wall clock takes back 5 ms.
-        assert_eq!(clock.ahead(), 1_000_000);
+        // 100 ppm fast for 10 s is 1 ms; leaning toward the wall clock takes back 500 ppm of 10.001 s.
+        assert_eq!(clock.ahead(), 5_000_000 + 1_000_000 - 5_000_500);
         assert_eq!(machine.start().ahead(), -HOUR);
     }
 }

@@ -270,11 +270,9 @@ fn begin(world: &Arc<Shared>, fault: &Fault, rng: &mut Rng) -> bool {
             true
         }
         Kind::Isolate => {
-            fault.nodes[1..].iter().for_each(|other| both(node, *other));
             // Clients may be on either side of a partition.
-            if rng.one_in(2) {
-                both(node, OUTSIDE);
-            }
+            let outside = rng.one_in(2).then_some(OUTSIDE);
+            fault.nodes[1..].iter().copied().chain(outside).for_each(|other| both(node, other));
             true
         }
         Kind::Split => {

@@ -357,6 +357,7 @@ run 2
   2 WORKFLOW_EXECUTION_SIGNALED sig
   3 WORKFLOW_TASK_SCHEDULED queue attempt 1 timeout 10s
   row + Workflow queue of 3 attempt 1 stamp 0 at 0.000
+  record request start-1 seen
   record current run Running
   record request r1 seen
 => started

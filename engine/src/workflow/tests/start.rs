@@ -192,6 +192,7 @@ run 2
   started by request start-2
   2 WORKFLOW_TASK_SCHEDULED queue attempt 1 timeout 10s
   row + Workflow queue of 2 attempt 1 stamp 0 at 0.000
+  record request start-1 seen
   record current run Running
 => started
 > 0.000 completed 2 3 attempt 1 with 0 commands
