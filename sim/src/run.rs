@@ -107,6 +107,9 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How long clients go on once the faults have stopped.
+const AFTERWARDS: Duration = Duration::from_secs(30);
+
 async fn simulate(seed: u64, scenario: Arc<Scenario>, options: Options) -> io::Result<Report> {
     logs::begin();
     let trace = match &options.trace {
@@ -126,9 +129,12 @@ async fn simulate(seed: u64, scenario: Arc<Scenario>, options: Options) -> io::R
 
     trace.line(format_args!("calm"));
     world.heal_all();
-    load.stop_load();
+    load.faults_over();
     let calm = world.time.elapsed();
     come_back(&world).await;
+    // Timers and long polls are judged by how late they are while there is load and no fault.
+    tokio::time::sleep(AFTERWARDS).await;
+    load.stop_load();
     let limit = Duration::from_secs(u64::from(scenario.liveness_seconds));
     if !load.drained(limit).await {
         let text = format!("not everything finished within {} s", limit.as_secs());

@@ -282,9 +282,21 @@ pub enum ScenarioError {
 }
 
 impl Scenario {
-    /// Reads a scenario from TOML.
+    /// Reads a scenario from TOML. With `only = true` among its faults, kinds that it does not name
+    /// never come.
     pub fn parse(text: &str) -> Result<Scenario, ScenarioError> {
-        let scenario: Scenario = toml::from_str(text)?;
+        let mut table: toml::Table = toml::from_str(text)?;
+        let faults = table.get_mut("faults").and_then(toml::Value::as_table_mut);
+        if let Some(faults) = faults
+            && faults.remove("only") == Some(toml::Value::Boolean(true))
+        {
+            let kinds = toml::Table::try_from(FaultPlan::default()).unwrap_or_default();
+            let rates = ["per_kilosecond", "longest_ms"];
+            for kind in kinds.keys().filter(|kind| !rates.contains(&kind.as_str())) {
+                faults.entry(kind).or_insert(toml::Value::Integer(0));
+            }
+        }
+        let scenario: Scenario = table.try_into()?;
         scenario.check()?;
         Ok(scenario)
     }

@@ -65,6 +65,27 @@ fn a_seed_repeats_in_another_process() {
     }
 }
 
+/// The examples in `scenarios/`, a third of their length.
+#[test]
+fn every_example_runs_clean() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let mut seen = 0;
+    for entry in fs::read_dir(examples).expect("the examples") {
+        let path = entry.expect("reads").path();
+        let text = fs::read_to_string(&path).expect("reads");
+        let mut example = Scenario::parse(&text).expect("a scenario");
+        example.seconds /= 3;
+        let file = folder.path().join("example.toml");
+        fs::write(&file, example.to_toml()).expect("writes");
+        let (report, _) = run(1, &file, &folder.path().join("trace"));
+        assert!(report.violations.is_empty(), "{}: {:#?}", path.display(), report.violations);
+        assert!(!report.faults.is_empty(), "{}: no fault", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 10);
+}
+
 #[test]
 fn a_small_swarm_finds_nothing() {
     let plan = Plan {

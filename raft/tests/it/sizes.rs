@@ -6,9 +6,10 @@ use holdfast_engine::{Input, Reply};
 use holdfast_proto::common::{Payload, Payloads};
 use holdfast_proto::decoded;
 use holdfast_proto::workflowservice as rpc;
-use holdfast_storage::Store;
+use holdfast_raft::entry::{EntryBytes, EntryLimits, ShardEntry};
 use holdfast_storage::tables::history;
 use holdfast_storage::tables::{RunKey, Table};
+use holdfast_storage::{Log, Store};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -38,6 +39,21 @@ fn large_and_small_inputs_share_a_shard() {
         for answer in asked {
             assert!(matches!(answer.await.expect("runs"), Ok(Reply::Started(_))));
         }
+        let (mut entries, mut shared) = (0, 0);
+        for group in 1..=2 {
+            for entry in rig.log.read(group, 0, 1000, usize::MAX).expect("reads") {
+                // The first byte says what kind of entry it is.
+                let bytes = EntryBytes::from_wire(entry.payload.slice(1..));
+                let Ok(entry) = ShardEntry::decode(&bytes) else { continue };
+                entries += 1;
+                if entry.drafts.len() > 1 {
+                    shared += 1;
+                    let slack = EntryLimits::ENTRY_BYTES / 16;
+                    assert!(bytes.len() <= EntryLimits::ENTRY_BYTES + slack, "{bytes}");
+                }
+            }
+        }
+        assert!(entries >= 20 && shared >= 4, "{entries} entries, {shared} of several decisions");
         let rig = rig.crash(usize::MAX).await;
         for n in 0..40 {
             assert_eq!(rig.events(&format!("w{n}")).await.len(), 2);
