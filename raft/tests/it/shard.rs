@@ -171,6 +171,23 @@ fn a_start_becomes_durable_within_twenty_milliseconds() {
     });
 }
 
+/// Rule 5: a start becomes durable with the shard's next entry, whatever that is about.
+#[test]
+fn a_start_rides_on_the_next_entry() {
+    run(async {
+        let rig = Rig::new().await;
+        rig.start("w").await;
+        let task = rig.workflow_task().await;
+        rig.start("w0").await;
+        let shard = |id: &str| ExecutionKey::workflow(rig.namespace.id, id).shard(2);
+        let other = (1..).map(|n| format!("w{n}")).find(|id| shard(id) == shard("w"));
+        rig.start(&other.expect("some share the shard")).await;
+        let events = rig.events("w").await;
+        assert_eq!(events.last(), Some(&EventType::WorkflowTaskStarted), "within the 20 ms");
+        rig.complete(task, Vec::new()).await;
+    });
+}
+
 /// Rule 5: a grant that was not durable is offered again after a crash, and the worker that has
 /// it may still answer: its start is materialised.
 #[test]
@@ -302,8 +319,10 @@ fn a_history_read_waits_for_its_event() {
         let waiting = wait(60_000);
         settle().await;
         assert!(!waiting.is_finished());
+        let asked = Instant::now();
         rig.now("w", signal("w", "s")).await.expect("signaled");
         assert_eq!(waiting.await.expect("runs").expect("a view").next_event, 4);
+        assert!(asked.elapsed() < Duration::from_secs(1), "not woken, but at its deadline");
     });
 }
 
