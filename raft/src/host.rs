@@ -72,6 +72,13 @@ impl Slew {
         Slew { boot, value: wall, offset: i128::from(wall) - i128::from(boot), unspent: 0 }
     }
 
+    /// Goes on from `at` if that is later; gives by how much that is.
+    pub fn advance_to(&mut self, at: u64) -> u64 {
+        let ahead = at.saturating_sub(self.value);
+        self.value += ahead;
+        ahead
+    }
+
     /// The time, and by how much the wall clock jumped since the last reading if it did.
     pub fn read(&mut self, boot: u64, wall: u64) -> (u64, Option<i64>) {
         let passed = boot.saturating_sub(self.boot);
@@ -88,15 +95,6 @@ impl Slew {
         self.offset = offset;
         let jumped = moved.unsigned_abs() > JUMP.as_nanos();
         (self.value, jumped.then(|| i64::try_from(moved).unwrap_or(i64::MAX)))
-    }
-}
-
-impl Slew {
-    /// Goes on from `at` if that is later; gives by how much that is.
-    pub fn advance_to(&mut self, at: u64) -> u64 {
-        let ahead = at.saturating_sub(self.value);
-        self.value += ahead;
-        ahead
     }
 }
 

@@ -1,5 +1,8 @@
 //! One process: its groups, shards and hubs, started and stopped in order, and the calls that the
 //! doors make on it.
+//!
+//! What may be awaited from outside is a boxed future, here and in [`crate::group`]: its code is then
+//! made in this crate, once, and not again in every binary that awaits it.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;

@@ -4,8 +4,7 @@
 
 use holdfast_proto::common::{Header, Link, Payloads, WorkflowExecution};
 use holdfast_proto::enums::{
-    EventType, ResourceExhaustedCause, ResourceExhaustedScope, WorkflowExecutionStatus,
-    WorkflowIdConflictPolicy as Conflict,
+    EventType, ResourceExhaustedCause, ResourceExhaustedScope, WorkflowIdConflictPolicy as Conflict,
 };
 use holdfast_proto::errordetails::ResourceExhaustedFailure;
 use holdfast_proto::history::WorkflowExecutionSignaledEventAttributes;
@@ -21,7 +20,7 @@ use crate::env::Env;
 use crate::event::new_event;
 use crate::id_record::{RecordLive, RequestSeen};
 use crate::ids::RunId;
-use crate::input::{Halt, Reply, Started, Target};
+use crate::input::{Halt, Reply, Target};
 use crate::live::{Draft, Live};
 use crate::reject::{Code, Rejection};
 use crate::workflow::start::{Choice, Policies, begin, choose, earlier, existing};
@@ -151,7 +150,7 @@ pub fn with_start(
     let choice = choose(draft, &request.request_id, &policies, env)?;
     let (start, signal) = split(request);
     match choice {
-        Choice::Earlier(run) => Ok(earlier(run)),
+        Choice::Earlier(run) => Ok(earlier(run, true)),
         Choice::Known { .. } => Ok(existing(draft, false, false, None)),
         Choice::Use => {
             signal_existing(draft, signal, env)?;
@@ -171,16 +170,11 @@ pub fn with_start(
 
 /// The answer to a repeated call: the run that its signal went to, whatever became of it since.
 fn known(draft: &Draft, run: RunId) -> Reply {
-    match existing(draft, false, false, None) {
-        // What is known of another run than the current one is its id alone. It ended: an open
-        // one is the current one.
-        Reply::Started(current) if current.run != run => Reply::Started(Box::new(Started {
-            run,
-            first_run: run,
-            status: WorkflowExecutionStatus::Unspecified,
-            ..*current
-        })),
-        current => current,
+    let current = draft.record.record.current.as_ref();
+    if current.is_some_and(|current| current.run_id() == run) {
+        existing(draft, false, false, None)
+    } else {
+        earlier(run, false)
     }
 }
 

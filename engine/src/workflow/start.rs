@@ -151,7 +151,7 @@ pub fn start(
     );
     let choice = choose(draft, &request.request_id, &policies, env)?;
     match choice {
-        Choice::Earlier(run) => Ok(earlier(run)),
+        Choice::Earlier(run) => Ok(earlier(run, true)),
         Choice::Known { created } => {
             let eager =
                 if created && request.request_eager_execution { first_task(draft) } else { None };
@@ -195,12 +195,13 @@ pub fn existing(
     }))
 }
 
-/// The answer to a start that made a run which has given way to another since.
-pub fn earlier(run: RunId) -> Reply {
+/// The answer to a request that met a run which has given way to another since, `started` when it
+/// made that run.
+pub fn earlier(run: RunId, started: bool) -> Reply {
     Reply::Started(Box::new(Started {
         run,
         first_run: run,
-        started: true,
+        started,
         // What became of it is not known here.
         status: Status::Unspecified,
         attached: false,
