@@ -1,6 +1,7 @@
 //! [`MemoryStore`]: rows with their versions; a crash goes back to the last flush.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,8 +9,14 @@ use bytes::Bytes;
 
 use crate::{Direction, Op, StorageError, Store, View, Visit};
 
-/// How many rows a scan takes per turn of the lock.
-const SCAN_CHUNK: usize = 64;
+/// How many rows a scan takes at its first turn of the lock: most scans want one or two.
+const FIRST_CHUNK: usize = 4;
+
+/// How many rows it takes per turn at most; each turn takes four times as many as the one before.
+const LARGEST_CHUNK: usize = 256;
+
+/// After so many older versions of a row those that nobody sees any more are looked for.
+const OLDER: usize = 16;
 
 /// A store whose unflushed batches a crash takes away.
 pub struct MemoryStore {
@@ -29,15 +36,15 @@ pub enum Fault {
 /// one of the last flush, and those of open views.
 #[derive(Default)]
 struct Rows {
-    rows: BTreeMap<Bytes, Vec<Version>>,
+    rows: BTreeMap<Bytes, Row>,
     /// The number of the last batch.
     now: u64,
     /// The batch that a crash goes back to.
     flushed: u64,
     /// The batches that views stand at, and how many of them; `flushed` too.
     pins: BTreeMap<u64, usize>,
-    /// Rows with more versions than the newest, or without a value.
-    loose: BTreeSet<Bytes>,
+    /// Rows with older versions, some perhaps twice.
+    loose: Vec<Bytes>,
     unflushed: u64,
     fault: Option<Fault>,
     crashed: bool,
@@ -45,6 +52,36 @@ struct Rows {
 
 /// The number of the batch that wrote it, and the value; `None` after a delete.
 type Version = (u64, Option<Bytes>);
+
+/// One key's versions. Most rows have one, and cost no list.
+struct Row {
+    newest: Version,
+    /// Those before it, the oldest first.
+    older: Vec<Version>,
+}
+
+impl Row {
+    /// What a reader that stands at batch `at` sees.
+    fn seen(&self, at: u64) -> Option<Bytes> {
+        let mut versions = std::iter::once(&self.newest).chain(self.older.iter().rev());
+        versions.find(|(written, _)| *written <= at).and_then(|(_, value)| value.clone())
+    }
+
+    /// Drops the older versions that nobody can see; returns whether anything is left of the row.
+    fn prune(&mut self, pins: &BTreeMap<u64, usize>) -> bool {
+        let ends: Vec<u64> = self.older.iter().map(|(at, _)| *at).collect();
+        let mut ends = ends.into_iter().skip(1).chain([self.newest.0]);
+        // Without a delete at the front, which says no more than no row.
+        let mut first = true;
+        self.older.retain(|(at, value)| {
+            let seen = ends.next().is_some_and(|end| pins.range(*at..end).next().is_some());
+            let keep = seen && !(first && value.is_none());
+            first &= !keep;
+            keep
+        });
+        !self.older.is_empty() || self.newest.1.is_some()
+    }
+}
 
 impl Default for MemoryStore {
     fn default() -> MemoryStore {
@@ -65,11 +102,14 @@ impl MemoryStore {
         let dead = Rows { crashed: true, ..Rows::default() };
         let mut rows = std::mem::replace(&mut *lock(&self.rows), dead);
         let kept = rows.flushed;
-        rows.rows.retain(|_, versions| {
-            versions.retain(|(at, _)| *at <= kept);
-            matches!(versions.last(), Some((_, Some(_))))
+        rows.rows.retain(|_, row| {
+            if row.newest.0 > kept {
+                row.newest = (kept, row.seen(kept));
+            }
+            row.older = Vec::new();
+            row.newest.1.is_some()
         });
-        rows.loose = rows.rows.keys().cloned().collect();
+        rows.loose = Vec::new();
         rows.pins = BTreeMap::from([(kept, 1)]);
         (rows.now, rows.unflushed, rows.fault) = (kept, 0, None);
         MemoryStore { rows: Arc::new(Mutex::new(rows)) }
@@ -112,34 +152,37 @@ impl Rows {
 
     fn write(&mut self, key: Bytes, value: Option<Bytes>) {
         self.unflushed += (key.len() + value.as_ref().map_or(0, Bytes::len)) as u64;
-        self.rows.entry(key.clone()).or_default().push((self.now, value));
-        self.prune(key);
+        let newest = (self.now, value);
+        let mut entry = match self.rows.entry(key) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(entry) => {
+                if newest.1.is_some() {
+                    entry.insert(Row { newest, older: Vec::new() });
+                }
+                return;
+            }
+        };
+        let row = entry.get_mut();
+        let before = std::mem::replace(&mut row.newest, newest);
+        if self.pins.range(before.0..self.now).next().is_some() {
+            row.older.push(before);
+            if row.older.len() == 1 {
+                self.loose.push(entry.key().clone());
+            } else if row.older.len().is_multiple_of(OLDER) {
+                row.prune(&self.pins);
+            }
+        } else if row.older.is_empty() && row.newest.1.is_none() {
+            entry.remove();
+        }
     }
 
     /// Drops the versions of a row that nobody can see, and the row when nothing is left.
     fn prune(&mut self, key: Bytes) {
-        let Some(versions) = self.rows.get_mut(&key) else { return };
-        let ends: Vec<u64> = versions.iter().skip(1).map(|(at, _)| *at).collect();
-        let mut ends = ends.into_iter();
-        let mut first = true;
-        versions.retain(|(at, value)| {
-            let seen = match ends.next() {
-                Some(end) => *at < end && self.pins.range(*at..end).next().is_some(),
-                None => true,
-            };
-            // A delete with nothing before it says no more than no row.
-            let keep = seen && !(first && value.is_none());
-            first &= !keep;
-            keep
-        });
-        match versions.as_slice() {
-            [] => {
-                self.rows.remove(&key);
-            }
-            [(_, Some(_))] => {}
-            _ => {
-                self.loose.insert(key);
-            }
+        let Entry::Occupied(mut entry) = self.rows.entry(key) else { return };
+        if !entry.get_mut().prune(&self.pins) {
+            entry.remove();
+        } else if !entry.get().older.is_empty() {
+            self.loose.push(entry.key().clone());
         }
     }
 
@@ -147,13 +190,8 @@ impl Rows {
         if self.crashed {
             return Err(StorageError::Io("the node has crashed".into()));
         }
-        Ok(self.rows.get(key).and_then(|versions| seen(versions, at)))
+        Ok(self.rows.get(key).and_then(|row| row.seen(at)))
     }
-}
-
-/// What a reader that stands at batch `at` sees.
-fn seen(versions: &[Version], at: u64) -> Option<Bytes> {
-    versions.iter().rev().find(|(written, _)| *written <= at).and_then(|(_, value)| value.clone())
 }
 
 impl Store for MemoryStore {
@@ -212,26 +250,31 @@ impl Drop for MemoryView {
 }
 
 impl MemoryView {
-    /// Some rows between the bounds, from the end at which the scan starts. `last` is the last
-    /// key looked at, seen or not; `None` when there was none.
+    /// At most `most` rows between the bounds, from the end at which the scan starts. `last` is the
+    /// last key looked at, seen or not; `None` when there are no more.
     fn chunk(
         &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         direction: Direction,
+        most: usize,
     ) -> Result<Chunk, StorageError> {
         let rows = lock(&self.rows);
         rows.get(&[], self.at)?;
         let range = rows.rows.range::<[u8], _>((from, to));
-        let mut chunk = Chunk { rows: Vec::new(), last: None };
-        let mut take = |(key, versions): (&Bytes, &Vec<Version>)| {
-            chunk.rows.extend(seen(versions, self.at).map(|value| (key.clone(), value)));
-            chunk.last = Some(key.clone());
+        let mut chunk = Chunk { rows: Vec::with_capacity(FIRST_CHUNK), last: None, looked_at: 0 };
+        let mut last = None;
+        let rows: Box<dyn Iterator<Item = (&Bytes, &Row)>> = match direction {
+            Direction::Forward => Box::new(range),
+            Direction::Backward => Box::new(range.rev()),
         };
-        match direction {
-            Direction::Forward => range.take(SCAN_CHUNK).for_each(&mut take),
-            Direction::Backward => range.rev().take(SCAN_CHUNK).for_each(&mut take),
+        for (key, row) in rows.take(most) {
+            chunk.rows.extend(row.seen(self.at).map(|value| (key.clone(), value)));
+            chunk.looked_at += 1;
+            last = Some(key);
         }
+        // A chunk that is not full was the last.
+        chunk.last = last.filter(|_| chunk.looked_at == most).cloned();
         Ok(chunk)
     }
 }
@@ -239,6 +282,7 @@ impl MemoryView {
 struct Chunk {
     rows: Vec<(Bytes, Bytes)>,
     last: Option<Bytes>,
+    looked_at: usize,
 }
 
 impl View for MemoryView {
@@ -257,20 +301,21 @@ impl View for MemoryView {
             return Ok(());
         }
         let mut reached: Option<Bytes> = None;
+        let mut most = FIRST_CHUNK;
         loop {
             let (low, high) = match (direction, reached.as_deref()) {
                 (_, None) => (Bound::Included(from), Bound::Excluded(to)),
                 (Direction::Forward, Some(at)) => (Bound::Excluded(at), Bound::Excluded(to)),
                 (Direction::Backward, Some(at)) => (Bound::Included(from), Bound::Excluded(at)),
             };
-            let chunk = self.chunk(low, high, direction)?;
+            let chunk = self.chunk(low, high, direction, most)?;
             for (key, value) in &chunk.rows {
                 if visit(key, value).is_break() {
                     return Ok(());
                 }
             }
             match chunk.last {
-                Some(last) => reached = Some(last),
+                Some(last) => (reached, most) = (Some(last), LARGEST_CHUNK.min(most * 4)),
                 None => return Ok(()),
             }
         }
