@@ -12,6 +12,7 @@ use openraft::raft::ClientWriteResult;
 use openraft::{ReadPolicy, ServerState};
 use tokio::sync::{mpsc, watch};
 
+use crate::clocks::{Clocks, Verdict};
 use crate::config::{ELECTION_MAX_MS, raft_config};
 use crate::entry::EntryBytes;
 use crate::host::Host;
@@ -108,7 +109,8 @@ impl Group {
             })
             .map_err(|why| GroupError::Stopped { group: id, why: why.to_string() })?;
             let config = raft_config(id).map_err(|e| GroupError::Config(e.to_string()))?;
-            let net = GroupNet::new(id, Arc::clone(&host.links));
+            let clocks = Clocks::new(Arc::clone(&host.clock));
+            let net = GroupNet::new(id, Arc::clone(&host.links), clocks.clone());
             let raft =
                 GroupRaft::new(node, config, net, log, machine).await.map_err(|e| broken(&e))?;
 
@@ -118,7 +120,7 @@ impl Group {
             host.links.serve(id, Peer::new(raft.clone(), id, Arc::clone(&host.clock), quiet));
             keep_quiet(&raft, quiet);
             start(&raft, id, node, members).await?;
-            let leadership = watch_leadership(&raft, applied.clone());
+            let leadership = watch_leadership(&raft, node, applied.clone(), clocks);
             let inner = Inner {
                 id,
                 node,
@@ -321,31 +323,64 @@ async fn start(
     Ok(())
 }
 
-/// Follows openraft's view of who leads and what is applied.
+/// Follows openraft's view of who leads, what is applied, and what the clocks of the others say.
 fn watch_leadership(
     raft: &GroupRaft,
+    node: NodeId,
     mut applied: watch::Receiver<AppliedMark>,
+    clocks: Clocks,
 ) -> watch::Receiver<Option<u64>> {
     let (show, leadership) = watch::channel(None);
-    let mut metrics = raft.server_metrics();
+    let (mut metrics, mut moved) = (raft.server_metrics(), clocks.moved());
+    let raft = raft.clone();
+    let mut given_away = None;
     Rt::spawn_task(async move {
         loop {
-            let leads = {
+            moved.mark_unchanged();
+            let (leads, verdict) = {
                 let now = metrics.borrow_watched();
-                (now.state == ServerState::Leader).then_some(now.vote.leader_id.term)
+                let term = now.vote.leader_id.term;
+                let voters: Vec<NodeId> = now.membership_config.voter_ids().collect();
+                let verdict = clocks.verdict(node, &voters);
+                ((now.state == ServerState::Leader).then_some(term), verdict)
             };
             let at = applied.borrow_and_update().term;
-            let serving = leads.filter(|term| at == *term);
+            // By then a majority has answered, and what it said of its clocks is known.
+            let in_office = leads.filter(|term| at == *term);
+            let serving = in_office.filter(|_| verdict == Verdict::Leads);
             show.send_if_modified(|shown| std::mem::replace(shown, serving) != serving);
-            let waits = leads.is_some() && serving.is_none();
+            if in_office.is_some() && in_office != given_away && verdict != Verdict::Leads {
+                match give_way(&raft, verdict).await {
+                    Ok(true) => given_away = in_office,
+                    Ok(false) => {}
+                    Err(Gone) => break,
+                }
+            }
+            let waits = leads.is_some() && in_office.is_none();
             tokio::select! {
                 biased;
                 changed = metrics.changed() => if changed.is_err() { break },
                 changed = applied.changed(), if waits => if changed.is_err() { break },
+                changed = moved.changed(), if leads.is_some() => if changed.is_err() { break },
                 () = show.closed() => return,
             }
         }
         show.send_replace(None);
     });
     leadership
+}
+
+/// A group that has stopped.
+struct Gone;
+
+/// A leader whose clock is wrong, or may be, decides nothing; it hands the office to a node that is
+/// known to be right. Returns whether there is one.
+async fn give_way(raft: &GroupRaft, verdict: Verdict) -> Result<bool, Gone> {
+    let Verdict::Yields(to) = verdict else {
+        tracing::warn!("too few clocks agree with this leader's: it decides nothing");
+        return Ok(false);
+    };
+    tracing::warn!(to, "this leader's clock is far from a majority's: it yields");
+    // It sends no heartbeats from now on: should the message be lost, an election follows.
+    raft.trigger().transfer_leader(to).await.map(|()| true).map_err(|_| Gone)
 }

@@ -2,6 +2,7 @@
 
 mod admission;
 mod cache;
+mod clocks;
 pub mod config;
 mod deadlines;
 pub mod entry;

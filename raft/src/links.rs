@@ -19,6 +19,7 @@ use openraft::{EntryPayload, Raft};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::clocks::Clocks;
 use crate::host::Clock;
 use crate::image::Image;
 use crate::machine::Machine;
@@ -50,8 +51,8 @@ pub enum Message {
 /// The answer to a [`Message`] of the same name.
 #[derive(Debug)]
 pub enum Answer {
-    /// To [`Message::Append`].
-    Append(AppendEntriesResponse<TypeConfig>),
+    /// To [`Message::Append`], and what the answering node's clock says.
+    Append(AppendEntriesResponse<TypeConfig>, Hlc),
     /// To [`Message::Vote`] and [`Message::PreVote`].
     Vote(VoteResponse<TypeConfig>),
     /// To [`Message::Snapshot`].
@@ -124,7 +125,8 @@ impl Peer {
         match message {
             Message::Append(request) => {
                 check_stamps(&request, self.clock.now())?;
-                raft.append_entries(request).await.map(Answer::Append).map_err(|e| e.to_string())
+                let answer = raft.append_entries(request).await.map_err(|e| e.to_string())?;
+                Ok(Answer::Append(answer, self.clock.now()))
             }
             Message::Vote(_) | Message::PreVote(_) if Instant::now() < self.silent_until => {
                 Err("it started a moment ago and keeps out of elections".to_owned())
@@ -183,12 +185,13 @@ type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Image>;
 pub struct GroupNet {
     group: GroupId,
     links: Arc<dyn Links>,
+    clocks: Clocks,
 }
 
 impl GroupNet {
-    /// Sends for `group` over `links`.
-    pub fn new(group: GroupId, links: Arc<dyn Links>) -> GroupNet {
-        GroupNet { group, links }
+    /// Sends for `group` over `links`; what it hears of the peers' clocks goes into `clocks`.
+    pub(crate) fn new(group: GroupId, links: Arc<dyn Links>, clocks: Clocks) -> GroupNet {
+        GroupNet { group, links, clocks }
     }
 }
 
@@ -196,7 +199,8 @@ impl RaftNetworkFactory<TypeConfig> for GroupNet {
     type Network = GroupLink;
 
     async fn new_client(&mut self, target: NodeId, _: &()) -> GroupLink {
-        GroupLink { group: self.group, target, links: Arc::clone(&self.links) }
+        let (links, clocks) = (Arc::clone(&self.links), self.clocks.clone());
+        GroupLink { group: self.group, target, links, clocks }
     }
 }
 
@@ -205,6 +209,7 @@ pub struct GroupLink {
     group: GroupId,
     target: NodeId,
     links: Arc<dyn Links>,
+    clocks: Clocks,
 }
 
 impl GroupLink {
@@ -229,8 +234,12 @@ impl RaftNetworkV2<TypeConfig> for GroupLink {
         request: AppendEntriesRequest<TypeConfig>,
         _: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let asked = self.clocks.now();
         match self.call(Message::Append(request)).await? {
-            Answer::Append(answer) => Ok(answer),
+            Answer::Append(answer, theirs) => {
+                self.clocks.heard(self.target, asked, theirs);
+                Ok(answer)
+            }
             _ => Err(self.strange().into()),
         }
     }

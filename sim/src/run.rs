@@ -141,6 +141,7 @@ async fn simulate(seed: u64, scenario: Arc<Scenario>, options: Options) -> io::R
         world.violation("stuck", "liveness", text);
     }
     let drain_ms = millis(world.time.elapsed().saturating_sub(calm));
+    world.net.calm();
     let judged = judge::judge(&load, &doors, &scenario).await;
     for one in &judged {
         trace.line(format_args!("violation {} {}: {}", one.rule, one.key, one.text));

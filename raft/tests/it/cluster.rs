@@ -33,6 +33,8 @@ fn config(node_id: NodeId) -> NodeConfig {
 /// Counts how often somebody looks at it: each turn of a shard's loop does.
 struct Watched {
     began: tokio::time::Instant,
+    /// Where it stood then.
+    from: Hlc,
     looks: AtomicU64,
 }
 
@@ -40,7 +42,7 @@ impl Clock for Watched {
     fn now(&self) -> Hlc {
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
         assert!(looks < 1_000_000, "a loop that never waits");
-        Hlc(1_700_000_000_000_000_000).after(self.began.elapsed())
+        self.from.after(self.began.elapsed())
     }
 
     fn advance_to(&self, _: Hlc) {
@@ -58,6 +60,11 @@ struct Three {
 
 impl Three {
     async fn start() -> Three {
+        Three::with_first_ahead(0).await
+    }
+
+    /// Node 1's clock is so far ahead of the others'. It founds the groups, and leads them first.
+    async fn with_first_ahead(ms: i64) -> Three {
         let links = LoopLinks::new();
         let (mut starts, mut nodes) = (BTreeMap::new(), BTreeMap::new());
         let (mut tasks, mut clocks) = (BTreeMap::new(), BTreeMap::new());
@@ -65,7 +72,9 @@ impl Three {
             let group = TaskGroup::new();
             let (log, store) = (Arc::new(MemoryLog::new()), Arc::new(MemoryStore::new()));
             let began = tokio::time::Instant::now();
-            let clock = Arc::new(Watched { began, looks: AtomicU64::new(0) });
+            let off = if id == NODES[0] { ms * 1_000_000 } else { 0 };
+            let from = Hlc(1_700_000_000_000_000_000_u64.saturating_add_signed(off));
+            let clock = Arc::new(Watched { began, from, looks: AtomicU64::new(0) });
             let host = Host { clock: clock.clone(), ..host(id, &links, &log, &store) };
             starts.insert(id, group.spawn(Node::start(host, config(id))));
             tasks.insert(id, group);
@@ -77,6 +86,10 @@ impl Three {
             nodes.insert(id, start.expect("runs").expect("starts"));
         }
         let three = Three { links, nodes, tasks, clocks };
+        if ms != 0 {
+            // The groups change hands first.
+            pass(3_000).await;
+        }
         let register = registration("made", Duration::from_secs(86_400));
         let mut made = 0;
         for node in three.nodes.values() {
@@ -124,6 +137,22 @@ impl Three {
 impl Drop for Three {
     fn drop(&mut self) {
         self.tasks.values().for_each(|tasks| tasks.kill());
+    }
+}
+
+/// DESIGN 8, A8: what such a leader stamps is wrong, and so is what it says is due.
+#[test]
+fn a_node_whose_clock_is_far_from_the_others_does_not_lead() {
+    for ms in [33_000, 300, -300] {
+        run(52, async move {
+            let three = Three::with_first_ahead(ms).await;
+            for n in 0..20 {
+                let id = format!("w-{n}");
+                let leader = three.leader_of(&id).await;
+                assert_ne!(leader, NODES[0], "{ms} ms ahead");
+                assert!(three.begin(leader, &id).await, "{ms} ms ahead");
+            }
+        });
     }
 }
 
@@ -218,7 +247,11 @@ fn a_full_pipeline_waits_for_the_disk() {
     run(54, async {
         let (log, store) = (Arc::new(MemoryLog::new()), Arc::new(MemoryStore::new()));
         let began = tokio::time::Instant::now();
-        let clock = Arc::new(Watched { began, looks: AtomicU64::new(0) });
+        let clock = Arc::new(Watched {
+            began,
+            from: Hlc(1_700_000_000_000_000_000),
+            looks: AtomicU64::new(0),
+        });
         let links = LoopLinks::new();
         let host = Host { clock: clock.clone(), ..host(1, &links, &log, &store) };
         let mut config = NodeConfig::sole(1);
