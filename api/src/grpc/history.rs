@@ -170,7 +170,8 @@ impl Frontend {
             let token = PageToken { run, next: page.next, to: end, backward: false };
             return Ok((page.events, Some(token)));
         }
-        if wait && !view.closed {
+        // Also when it closed behind the end that this read began with: the reader waits for that.
+        if wait && (!view.closed || page.next < view.next_event) {
             let token = PageToken { run, next: page.next, to: 0, backward: false };
             return Ok((page.events, Some(token)));
         }

@@ -76,6 +76,34 @@ async fn a_wait_ends_with_the_news() {
     assert!(third.next_page_token.is_empty(), "a closed run has no more news");
 }
 
+/// The pages of a read end where the history ended when it began; one that waits goes on from there,
+/// also when the run closes between two of its pages.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_over_pages_sees_the_end_that_came_meanwhile() {
+    let t = Fixture::start().await;
+    t.start_workflow("w", "q").await;
+    t.signal("w", "news").await.expect("signals");
+    let (mut shown, mut token) = (Vec::new(), bytes::Bytes::new());
+    loop {
+        let request = rpc::GetWorkflowExecutionHistoryRequest {
+            wait_new_event: true,
+            maximum_page_size: 1,
+            ..history_request("w", token)
+        };
+        let page = t.page(request).await.expect("a page");
+        if shown.is_empty() {
+            t.terminate("w").await.expect("terminates");
+        }
+        shown.extend(types(&page.history.expect("events").events));
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(shown.len(), 4, "{shown:?}");
+    t.server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_close_filter_waits_for_the_last_event() {
     let t = Arc::new(Fixture::start().await);
