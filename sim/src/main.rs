@@ -12,6 +12,9 @@ use holdfast_sim::run::{Options, run};
 use holdfast_sim::scenario::Scenario;
 use holdfast_sim::swarm::{Plan, swarm};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs Holdfast in a world where everything breaks, and repeats it from a number.
 #[derive(Parser)]
 #[command(name = "holdfast-sim", version, max_term_width = 100)]

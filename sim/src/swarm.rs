@@ -124,6 +124,8 @@ fn child(plan: &Plan, seed: u64, scenario: Option<&PathBuf>) -> Report {
     };
     let mut command = Command::new(&plan.program);
     command.args(["run", "--json", "--seed"]).arg(seed.to_string());
+    // A run is short: its allocator need not give memory back.
+    command.env("MIMALLOC_PURGE_DELAY", "-1");
     match scenario {
         Some(file) => command.arg("--scenario").arg(file),
         None => command.arg("--random"),
