@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdfast_api::grpc::Frontend;
 use holdfast_engine::ids::Hlc;
 use holdfast_raft::types::NodeId;
-use holdfast_storage::{Store, View};
+use holdfast_storage::Store;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -96,11 +96,6 @@ impl Doors {
     /// This node's tables while it is up, for checks that compare replicas.
     pub fn store(&self, node: NodeId) -> Option<Arc<dyn Store>> {
         self.0.up(node).map(|up| up.store as Arc<dyn Store>)
-    }
-
-    /// This node's tables as they are now, while it is up; they stay readable when it is not.
-    pub(crate) fn view(&self, node: NodeId) -> Option<Box<dyn View>> {
-        self.0.up(node).map(|up| up.store.view())
     }
 
     /// True elapsed simulated time since the run began: what a judge calls real time.

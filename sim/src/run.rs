@@ -175,7 +175,7 @@ async fn simulate(
     let account = notes.then(|| Account {
         notes: trace.notes(),
         operations: load.record().operations(),
-        tables: doors.nodes().into_iter().map(|node| (node, doors.view(node))).collect(),
+        tables: Account::read_tables(&doors, scenario.shards),
     });
     if open.is_empty() {
         retire(&world).await;

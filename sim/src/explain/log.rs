@@ -34,7 +34,7 @@ pub(super) struct GroupLog {
 pub(super) fn about(entry: &LogEntry, id: &str) -> Option<(Vec<String>, bool)> {
     let decided = shard_entry(entry)?;
     let drafts = decided.drafts.iter().filter(|draft| &*draft.key.id == id);
-    let parts: Vec<String> = drafts.flat_map(|draft| &draft.parts).map(words::part).collect();
+    let parts = words::parts(drafts.flat_map(|draft| &draft.parts));
     (!parts.is_empty()).then_some((parts, decided.reign.term != entry.term))
 }
 

@@ -13,15 +13,17 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_engine::ids::{ExecutionKey, RunId, Slot};
+use holdfast_engine::ids::{RunId, Slot};
 use holdfast_raft::types::NodeId;
-use holdfast_storage::{GroupId, View};
+use holdfast_storage::GroupId;
 
 use crate::coverage::shard_entry;
+use crate::doors::Doors;
 use crate::record::Operation;
 use crate::run::{Finding, Report};
 use note::{Note, What};
 use story::Story;
+use tables::Tables;
 use words::Names;
 
 /// What is known of a run besides its report.
@@ -30,18 +32,23 @@ pub struct Account {
     pub(crate) notes: Vec<Note>,
     pub(crate) operations: Vec<Operation>,
     /// The tables of each node; none for one that is down.
-    pub(crate) tables: Vec<(NodeId, Option<Box<dyn View>>)>,
+    pub(crate) tables: Vec<(NodeId, Option<Tables>)>,
 }
 
 /// Where a workflow lives.
 struct Home {
-    key: ExecutionKey,
     group: GroupId,
     /// Its runs, in the order in which they came up.
     runs: Vec<RunId>,
 }
 
 impl Account {
+    /// Reads the tables of every node that is up.
+    pub(crate) fn read_tables(doors: &Doors, shards: u32) -> Vec<(NodeId, Option<Tables>)> {
+        let read = |node| doors.store(node).map(|store| Tables::read(store.as_ref(), shards));
+        doors.nodes().into_iter().map(|node| (node, read(node))).collect()
+    }
+
     fn knows(&self, id: &str) -> bool {
         self.operations.iter().any(|operation| &*operation.asked.id == id)
     }
@@ -61,11 +68,7 @@ impl Account {
                 }
                 let Some(decided) = shard_entry(entry) else { continue };
                 for draft in decided.drafts.into_iter().filter(|draft| &*draft.key.id == id) {
-                    let home = home.get_or_insert_with(|| Home {
-                        key: draft.key.clone(),
-                        group: *group,
-                        runs: Vec::new(),
-                    });
+                    let home = home.get_or_insert_with(|| Home { group: *group, runs: Vec::new() });
                     for part in draft.parts {
                         if let Slot::Run(run) = part.slot
                             && !home.runs.contains(&run)
@@ -118,7 +121,7 @@ pub fn explain(
     if let Some(home) = &home {
         out.push("In the end, the tables say:".to_owned());
         let runs = last_runs(home, focus);
-        let said = tables::say(&account.tables, home.group - 1, &home.key, runs);
+        let said = tables::say(&account.tables, home.group, runs);
         out.extend(said.into_iter().map(|line| format!("  {line}")));
         out.push(String::new());
     }
@@ -170,10 +173,14 @@ fn head(
     }
     if let (Some(id), Some(home)) = (id, home) {
         let rest = match nodes {
-            1 => "What its only node has on its disk is safe.".to_owned(),
-            nodes => format!("What {} of {nodes} nodes have on disk is safe.", nodes / 2 + 1),
+            1 => "is on the disk of the only node".to_owned(),
+            nodes => format!("is on the disks of {} of {nodes} nodes", nodes / 2 + 1),
         };
-        out.push(format!("Workflow {id} lives in shard {}. {rest}", home.group - 1));
+        out.push(format!(
+            "Workflow {id} lives in shard {}. An entry that a node appends to its log is in memory; \
+             it is safe when it {rest}, and is applied to the tables after that.",
+            home.group - 1
+        ));
     }
     let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
     faults.extend(report.faults.iter().map(|(name, count)| (name.as_str(), *count)));

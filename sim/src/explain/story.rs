@@ -109,7 +109,8 @@ impl<'a> Story<'a> {
                     _ => "nodes".to_owned(),
                 };
                 let weight = if text.starts_with("fault") { Weight::Aside } else { Weight::Main };
-                self.add(at, &who, weight, text.clone());
+                let text = text.strip_prefix(&format!("{who} ")).unwrap_or(text);
+                self.add(at, &who, weight, text.to_owned());
             }
             What::Leads { node, group, term } if ours(group) => {
                 if self.leads != Some((*node, *term)) {
@@ -160,7 +161,9 @@ impl<'a> Story<'a> {
 
     fn operation(&self, op: OpId) -> Option<&'a Operation> {
         let operation = self.account.operations.get(op)?;
-        (self.id == Some(&*operation.asked.id)).then_some(operation)
+        // Whoever looks at the end is no part of it.
+        let caller = !matches!(&*operation.asked.who, "judge" | "drain");
+        (caller && self.id == Some(&*operation.asked.id)).then_some(operation)
     }
 
     /// How much an operation matters: most when the failure names it.
@@ -252,6 +255,10 @@ impl<'a> Story<'a> {
         let mut order: Vec<usize> = (0..self.lines.len()).collect();
         order.sort_by_key(|at| (self.lines.get(*at).map(cost), *at));
         order.truncate(most);
+        // Who led when the first of them happened is always worth a line.
+        let first = order.iter().min().copied().unwrap_or(0);
+        let before = self.lines.get(..first).unwrap_or_default();
+        order.extend(before.iter().rposition(|line| line.text.starts_with("leads the shard")));
         order.sort_unstable();
         let (mut out, mut next) = (Vec::new(), 0);
         for at in order {

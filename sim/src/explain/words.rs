@@ -19,24 +19,32 @@ pub(super) fn event(event: &HistoryEvent) -> String {
     format!("{id}{}{request}", event_name(event))
 }
 
-/// What one entry does to one slot.
-pub(super) fn part(part: &SlotPart) -> String {
-    let whose = match part.slot {
-        Slot::Id => "the id".to_owned(),
-        Slot::Run(run) => format!("run {run}"),
-    };
-    if part.drop {
-        return format!("{whose}: all its rows go");
+/// What one entry does to the slots of a workflow, one text for each of them.
+pub(super) fn parts<'a>(parts: impl Iterator<Item = &'a SlotPart>) -> Vec<String> {
+    let mut texts: Vec<(Slot, Vec<String>)> = Vec::new();
+    for part in parts {
+        if texts.last().is_none_or(|(slot, _)| *slot != part.slot) {
+            texts.push((part.slot, Vec::new()));
+        }
+        let Some((_, changes)) = texts.last_mut() else { continue };
+        if part.drop {
+            changes.push("deleted with all its rows".to_owned());
+        }
+        changes.extend(part.changes.iter().map(|wire| {
+            match Change::decode(wire.tag, &wire.body) {
+                Ok(decoded) => change(&decoded),
+                Err(why) => format!("a change that can't be read: {why}"),
+            }
+        }));
     }
-    let changes: Vec<String> = part
-        .changes
-        .iter()
-        .map(|wire| match Change::decode(wire.tag, &wire.body) {
-            Ok(decoded) => change(&decoded),
-            Err(why) => format!("a change that can't be read: {why}"),
-        })
-        .collect();
-    format!("{whose}: {}", changes.join(", "))
+    let each = texts.into_iter().map(|(slot, changes)| {
+        let whose = match slot {
+            Slot::Id => "the id".to_owned(),
+            Slot::Run(run) => format!("run {run}"),
+        };
+        format!("{whose}: {}", changes.join(", "))
+    });
+    each.collect()
 }
 
 fn change(change: &Change) -> String {
