@@ -72,10 +72,7 @@ impl GroupLog {
             let new = Entry { on, applied: BTreeSet::new(), safe: false, void };
             self.entries.insert((index, term), new);
             let void = if void { " (void: decided in another term)" } else { "" };
-            lines.push(format!(
-                "appends entry {index} of term {term}{void}, in memory so far: {}",
-                parts.join("; ")
-            ));
+            lines.push(format!("appends entry {index} of term {term}{void}: {}", parts.join("; ")));
         }
         lines
     }
@@ -154,7 +151,7 @@ mod tests {
         let new = entry(7, &[Change::RunDeleted]);
         assert_eq!(
             log.appends(1, std::slice::from_ref(&new)),
-            ["appends entry 7 of term 1, in memory so far: the id: deleted"]
+            ["appends entry 7 of term 1: the id: deleted"]
         );
         assert!(log.appends(2, &[new]).is_empty(), "said already");
         assert!(log.synced(1, 7).is_empty());
