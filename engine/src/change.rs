@@ -86,6 +86,27 @@ pub struct StartedBy {
 pub const EVENT_TAG: u16 = 1;
 
 impl Change {
+    /// Tag and name of every variant, for whoever counts what a log has seen.
+    pub const NAMES: [(u16, &str); 17] = [
+        (EVENT_TAG, "Event"),
+        (2, "Buffered"),
+        (3, "BufferFlushed"),
+        (5, "BufferDropped"),
+        (10, "TaskAttempt"),
+        (11, "TaskStarted"),
+        (12, "TaskUnstarted"),
+        (13, "StickySet"),
+        (20, "AttemptStarted"),
+        (21, "AttemptRetried"),
+        (22, "Heartbeated"),
+        (23, "HeartbeatRearmed"),
+        (30, "RequestSeen"),
+        (31, "CurrentRun"),
+        (40, "RunDeleted"),
+        (41, "RetentionSet"),
+        (42, "StartedBy"),
+    ];
+
     /// The wire form.
     pub fn encode(&self) -> (u16, Bytes) {
         fn body(message: &impl Message) -> Bytes {
@@ -162,4 +183,24 @@ impl Change {
 #[expect(deprecated, reason = "prost 0.14 offers no other public constructor")]
 fn unknown_tag(tag: u16) -> DecodeError {
     DecodeError::new(format!("change tag {tag} is not known to this version"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message without fields decodes from no bytes, so every tag that is known shows itself.
+    #[test]
+    fn the_names_are_those_of_all_variants() {
+        let known = (0..=u16::MAX).filter_map(|tag| Some((tag, Change::decode(tag, &[]).ok()?)));
+        let found: Vec<(u16, String)> = known
+            .map(|(tag, change)| {
+                assert_eq!(change.encode().0, tag, "{change:?}");
+                let text = format!("{change:?}");
+                (tag, text.split('(').next().unwrap_or_default().to_owned())
+            })
+            .collect();
+        let named: Vec<_> = Change::NAMES.map(|(tag, name)| (tag, name.to_owned())).into();
+        assert_eq!(found, named);
+    }
 }

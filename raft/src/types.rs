@@ -142,6 +142,14 @@ pub(crate) fn from_log_entry(entry: LogEntry) -> io::Result<Entry> {
     Ok(Entry::new(id, payload))
 }
 
+/// What a shard's leader put into a stored entry; `None` when the entry is Raft's own, or damaged.
+pub fn application_data(entry: &LogEntry) -> Option<EntryBytes> {
+    match from_log_entry(entry.clone()).ok()?.payload {
+        EntryPayload::Normal(data) => Some(data),
+        EntryPayload::Blank | EntryPayload::Membership(_) => None,
+    }
+}
+
 /// Voter sets, then all members.
 pub(crate) fn put_membership(out: &mut BytesMut, membership: &Membership<u64, ()>) {
     let configs = membership.get_joint_config();
@@ -183,7 +191,7 @@ pub(crate) fn vote_bytes(vote: &Vote) -> Bytes {
 }
 
 /// The reverse of [`vote_bytes`].
-pub(crate) fn read_vote(bytes: Bytes) -> Option<Vote> {
+pub fn read_vote(bytes: Bytes) -> Option<Vote> {
     let mut read = Reader::new(bytes);
     let leader_id = leader_id_std::LeaderId { term: read.u64()?, voted_for: read.u64()? };
     let committed = match read.u8()? {

@@ -4,6 +4,7 @@
 //! A power loss keeps the synced writes of the log and a random prefix of the pending ones (one log
 //! file is cut at one place), and of the tables what the last flush had.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -217,6 +218,12 @@ impl Disk {
         (pending, keep)
     }
 
+    /// The last entry of the log of each group.
+    pub fn log_ends(&self, groups: RangeInclusive<GroupId>) -> Vec<(GroupId, Option<u64>)> {
+        let last = |group| self.log.state(group).ok()?.last.map(|(_, index)| index);
+        groups.map(|group| (group, last(group))).collect()
+    }
+
     /// Flips a bit of a synced entry; where. `None` when there is no entry.
     pub fn damage(&mut self, groups: u32) -> Option<(GroupId, u64)> {
         let mut found = Vec::new();
@@ -289,11 +296,18 @@ impl SimLog {
 
 impl Log for SimLog {
     fn append(&self, group: GroupId, entries: Vec<LogEntry>, done: Done) {
+        let done = match self.world.upgrade() {
+            Some(world) => world.appends(self.node, group, &entries, done),
+            None => done,
+        };
         self.memory.append(group, entries, done);
         self.wake.notify_one();
     }
 
     fn save_vote(&self, group: GroupId, vote: Bytes, done: Done) {
+        if let Some(world) = self.world.upgrade() {
+            world.votes(self.node, group, &vote);
+        }
         self.memory.save_vote(group, vote, done);
         self.wake.notify_one();
     }
@@ -303,6 +317,9 @@ impl Log for SimLog {
     }
 
     fn truncate_after(&self, group: GroupId, index: Option<u64>) {
+        if let Some(world) = self.world.upgrade() {
+            world.truncates(self.node, group, index);
+        }
         self.memory.truncate_after(group, index);
     }
 
@@ -372,7 +389,12 @@ impl Store for SimStore {
             return Err(self.die("before a write to the tables"));
         }
         let (count, hash) = (batch.len(), digest(&batch));
+        let told = self.world.upgrade().filter(|world| world.trace.takes_notes());
+        let noted = told.map(|world| (world, batch.clone()));
         self.memory.apply(batch)?;
+        if let Some((world, batch)) = noted {
+            world.applied(self.node, &batch);
+        }
         if let Some(world) = self.world.upgrade() {
             let node = self.node;
             world.trace.line(format_args!("apply node={node} ops={count} hash={hash:016x}"));

@@ -1,6 +1,7 @@
 //! The nemesis: which faults come when, drawn from the seed before the run begins, and what each of
 //! them does to the world. The list is plain data, so that single faults can be taken out of it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use holdfast_raft::types::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::Fuse;
+use crate::explain::note::What;
 use crate::net::{Effect, OUTSIDE};
 use crate::rng::Rng;
 use crate::scenario::Scenario;
@@ -107,14 +109,76 @@ impl Kind {
         }
     }
 
+    /// What it is, in a few words.
+    fn words(self) -> &'static str {
+        match self {
+            Kind::Crash => "dies where it stands",
+            Kind::CrashInWrite => "is to die inside one of its next writes",
+            Kind::PowerLoss => "lose power",
+            Kind::Restart => "is stopped cleanly",
+            Kind::Pause => "stands still",
+            Kind::Isolate => "is cut off from the others",
+            Kind::Split => "fall into two halves",
+            Kind::OneWay => "are cut apart in one direction",
+            Kind::Bridge => "do not hear each other",
+            Kind::Flap => "have a link that goes down and up",
+            Kind::Swizzle => "lose their links one by one",
+            Kind::SlowLink => "have a slow link",
+            Kind::Lossy => "lose and double messages",
+            Kind::ClientCut => "does not reach its clients",
+            Kind::SlowDisk => "has a slow disk",
+            Kind::HungDisk => "has a disk that hangs",
+            Kind::FailedSync => "is to see its next sync fail",
+            Kind::FullDisk => "has a full disk",
+            Kind::BitFlip => "has a bit flipped in its log",
+            Kind::ClockJump => "has a wall clock that jumps",
+        }
+    }
+
+    /// Whom of the nodes of a fault it hits.
+    fn hits(self, nodes: &[NodeId]) -> &[NodeId] {
+        let count = match self {
+            Kind::PowerLoss | Kind::Split | Kind::Swizzle | Kind::Lossy => nodes.len(),
+            Kind::OneWay | Kind::Bridge | Kind::Flap | Kind::SlowLink => 2,
+            _ => 1,
+        };
+        nodes.get(..count).unwrap_or(nodes)
+    }
+
     /// Whether it makes a node unfit for a quorum, so that only a minority may have it at once.
     fn takes_a_vote(self) -> bool {
         matches!(self, Kind::BitFlip | Kind::ClockJump)
     }
 }
 
+/// When a fault heals that never does.
+const NEVER: u64 = u64::MAX;
+
+fn never() -> u64 {
+    NEVER
+}
+
+fn is_never(at_ms: &u64) -> bool {
+    *at_ms == NEVER
+}
+
+/// Numbers of 64 bits as text: TOML has only 63.
+mod hex {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(number: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{number:x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(from)?;
+        u64::from_str_radix(&text, 16).map_err(D::Error::custom)
+    }
+}
+
 /// One fault of a schedule.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fault {
     /// Its number in the schedule, from 1; stays when others are taken out.
     pub id: u32,
@@ -122,14 +186,48 @@ pub struct Fault {
     pub kind: Kind,
     /// When it comes, in simulated milliseconds since the faults began.
     pub at_ms: u64,
-    /// When it ends.
+    /// When it ends; never without it.
+    #[serde(default = "never", skip_serializing_if = "is_never")]
     pub heal_ms: u64,
     /// Whom it hits, in an order that matters to some kinds.
     pub nodes: Vec<NodeId>,
     /// How much: milliseconds for clocks, disks and links, millionths for losses.
+    #[serde(default)]
     pub amount: i64,
     /// Which of its variants, as the kind likes.
+    #[serde(default, with = "hex")]
     pub variant: u64,
+}
+
+impl Fault {
+    /// Why it can't happen among so many nodes.
+    pub fn check(&self, nodes: u32) -> Result<(), &'static str> {
+        if nodes < self.kind.least() {
+            return Err("a fault needs more nodes");
+        }
+        if !self.nodes.iter().all(|node| (1..=u64::from(nodes)).contains(node)) {
+            return Err("a fault names a node that there is not");
+        }
+        let pairs = self.kind.least() > 1 && !matches!(self.kind, Kind::BitFlip | Kind::Lossy);
+        if self.nodes.len() < if pairs { 2 } else { 1 } {
+            return Err("a fault names too few nodes");
+        }
+        Ok(())
+    }
+}
+
+/// For people: what it does, and to whom.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hits: Vec<String> = self.kind.hits(&self.nodes).iter().map(NodeId::to_string).collect();
+        let nodes = if hits.len() == 1 { "node" } else { "nodes" };
+        write!(f, "{nodes} {} {}", hits.join(", "), self.kind.words())?;
+        match self.kind {
+            Kind::ClockJump | Kind::SlowDisk | Kind::SlowLink => write!(f, " ({} ms)", self.amount),
+            Kind::Lossy => write!(f, " ({} in a million)", self.amount),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Draws the faults of a run.
@@ -156,7 +254,7 @@ pub fn schedule(seed: u64, scenario: &Scenario) -> Vec<Fault> {
         let variant = rng.bits();
         let mut fault = Fault { id, kind, at_ms, heal_ms, nodes, amount, variant };
         if kind == Kind::BitFlip {
-            fault.heal_ms = u64::MAX;
+            fault.heal_ms = NEVER;
         }
         if !kind.takes_a_vote() || fits(&faults, &fault, scenario) {
             faults.push(fault);
@@ -222,7 +320,13 @@ pub(crate) async fn run(world: Arc<Shared>, faults: Vec<Fault>) {
             world.trace.line(format_args!(
                 "fault {id} {kind} nodes={nodes:?} amount={amount} heal_ms={heal_ms} done={done}"
             ));
-            if !done || fault.heal_ms == u64::MAX {
+            if done {
+                let hit = fault.kind.hits(&fault.nodes).to_vec();
+                world
+                    .trace
+                    .note(|| What::World { nodes: hit, text: format!("fault {id}: {fault}") });
+            }
+            if !done || fault.heal_ms == NEVER {
                 return;
             }
             let heals = began + Duration::from_millis(fault.heal_ms);
@@ -234,6 +338,8 @@ pub(crate) async fn run(world: Arc<Shared>, faults: Vec<Fault>) {
             tokio::time::sleep_until(heals).await;
             heal(&world, &fault);
             world.trace.line(format_args!("heal {id} {kind}"));
+            let hit = fault.kind.hits(&fault.nodes).to_vec();
+            world.trace.note(|| What::World { nodes: hit, text: format!("fault {id} is over") });
         }));
     }
     for task in tasks {
@@ -329,6 +435,8 @@ fn fuse(rng: &mut Rng) -> Fuse {
 /// Ends a fault.
 fn heal(world: &Arc<Shared>, fault: &Fault) {
     let node = fault.nodes[0];
+    // Nothing is cut in the name of a fault of another kind.
+    world.net.heal(fault.id);
     match fault.kind {
         Kind::Crash | Kind::Restart => world.release(node, fault.id),
         Kind::PowerLoss => fault.nodes.iter().for_each(|node| world.release(*node, fault.id)),
@@ -337,16 +445,7 @@ fn heal(world: &Arc<Shared>, fault: &Fault) {
             world.trouble(node, |trouble| trouble.heal(fault.id));
         }
         Kind::ClockJump => world.set_right(node),
-        Kind::CrashInWrite | Kind::FailedSync | Kind::BitFlip => {}
-        Kind::Isolate
-        | Kind::Split
-        | Kind::OneWay
-        | Kind::Bridge
-        | Kind::Flap
-        | Kind::Swizzle
-        | Kind::SlowLink
-        | Kind::Lossy
-        | Kind::ClientCut => world.net.heal(fault.id),
+        _ => {}
     }
 }
 

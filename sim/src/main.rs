@@ -7,9 +7,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use holdfast_sim::explain::explain;
+use holdfast_sim::faults::schedule;
 use holdfast_sim::logs;
-use holdfast_sim::run::{Options, run};
+use holdfast_sim::run::{Options, account, run};
 use holdfast_sim::scenario::Scenario;
+use holdfast_sim::shrink::{self, shrink};
 use holdfast_sim::swarm::{Plan, swarm};
 
 #[global_allocator]
@@ -29,6 +32,10 @@ enum What {
     Run(RunArgs),
     /// Runs one seed again with everything that helps to see why: the trace goes to a file.
     Replay(RunArgs),
+    /// Makes a failing run small: fewer faults, clients, nodes, seconds, but the same rule broken.
+    Shrink(ShrinkArgs),
+    /// Tells what happened in a failing run: who knew what when, across nodes.
+    Explain(ExplainArgs),
     /// Runs many seeds, one process each.
     Swarm(SwarmArgs),
     /// Prints the scenario of a seed, or the default one, as a file to start from.
@@ -36,20 +43,30 @@ enum What {
         /// Draw it from this seed.
         #[arg(long)]
         seed: Option<u64>,
+        /// With its faults one by one, to take some out or to change them.
+        #[arg(long, requires = "seed")]
+        faults: bool,
     },
 }
 
+/// Which run.
 #[derive(Args)]
-struct RunArgs {
-    /// What everything follows from.
+struct Which {
+    /// What everything follows from; without it the scenario file names it.
     #[arg(long)]
-    seed: u64,
-    /// A scenario file; without one the default scenario runs.
+    seed: Option<u64>,
+    /// A scenario file, `-` for standard input; without one the default scenario runs.
     #[arg(long)]
     scenario: Option<PathBuf>,
     /// Draw the scenario from the seed, as a swarm does.
     #[arg(long, conflicts_with = "scenario")]
     random: bool,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    which: Which,
     /// Write the trace to this file.
     #[arg(long)]
     trace: Option<PathBuf>,
@@ -59,6 +76,45 @@ struct RunArgs {
     /// Report as one line of JSON.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+struct ShrinkArgs {
+    #[command(flatten)]
+    which: Which,
+    /// The rule that is to stay broken; the first violation's without it.
+    #[arg(long)]
+    rule: Option<String>,
+    /// Where the small scenario goes.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Runs at most.
+    #[arg(long, default_value_t = 500)]
+    runs: usize,
+    /// No run begins after so many minutes; the result depends on the machine if that happens.
+    #[arg(long, default_value_t = 30.0)]
+    minutes: f64,
+    /// Processes at once; as many as there are cores without it.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Seeds that each smaller run is tried with.
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// Real seconds that one run may take.
+    #[arg(long, default_value_t = 120)]
+    patience: u64,
+}
+
+#[derive(Args)]
+struct ExplainArgs {
+    #[command(flatten)]
+    which: Which,
+    /// The workflow to tell of; without it that of the first violation.
+    #[arg(long)]
+    workflow: Option<String>,
+    /// Lines at most, besides the frame.
+    #[arg(long, default_value_t = 150)]
+    lines: usize,
 }
 
 #[derive(Args)]
@@ -87,13 +143,21 @@ fn main() -> ExitCode {
     let done = match Cli::parse().what {
         What::Run(args) => one(args),
         What::Replay(args) => {
-            let trace = PathBuf::from(format!("holdfast-sim-{}.trace", args.seed));
+            let seed = args.which.seed.map_or_else(String::new, |seed| format!("-{seed}"));
+            let trace = PathBuf::from(format!("holdfast-sim{seed}.trace"));
             let trace = args.trace.clone().or(Some(trace));
             one(RunArgs { trace, ..args })
         }
+        What::Shrink(args) => smaller(args),
+        What::Explain(args) => told(&args),
         What::Swarm(args) => many(args),
-        What::Scenario { seed } => {
-            say::line(&seed.map_or_else(Scenario::default, Scenario::randomised).to_toml());
+        What::Scenario { seed, faults } => {
+            let mut scenario = seed.map_or_else(Scenario::default, Scenario::randomised);
+            if faults {
+                scenario.seed = seed;
+                scenario.fault = seed.map(|seed| schedule(seed, &scenario));
+            }
+            say::line(&scenario.to_toml());
             Ok(true)
         }
     };
@@ -108,19 +172,29 @@ fn main() -> ExitCode {
 }
 
 fn read(file: &Path) -> Result<Scenario, String> {
-    let text = std::fs::read_to_string(file).map_err(|why| format!("{}: {why}", file.display()))?;
+    let text = match file.to_str() {
+        Some("-") => std::io::read_to_string(std::io::stdin()),
+        _ => std::fs::read_to_string(file),
+    };
+    let text = text.map_err(|why| format!("{}: {why}", file.display()))?;
     Scenario::parse(&text).map_err(|why| format!("{}: {why}", file.display()))
 }
 
+impl Which {
+    fn get(&self) -> Result<(u64, Scenario), String> {
+        let scenario = self.scenario.as_deref().map(read).transpose()?;
+        let seed = self.seed.or(scenario.as_ref().and_then(|scenario| scenario.seed));
+        let seed = seed.ok_or("--seed is needed: no scenario names one")?;
+        let usual = || if self.random { Scenario::randomised(seed) } else { Scenario::default() };
+        Ok((seed, scenario.unwrap_or_else(usual)))
+    }
+}
+
 fn one(args: RunArgs) -> Result<bool, String> {
-    let scenario = match &args.scenario {
-        Some(file) => read(file)?,
-        None if args.random => Scenario::randomised(args.seed),
-        None => Scenario::default(),
-    };
+    let (seed, scenario) = args.which.get()?;
     logs::listen(args.log.as_deref());
-    let options = Options { trace: args.trace.clone(), faults: None };
-    let report = run(args.seed, scenario, options).map_err(|why| why.to_string())?;
+    let options = Options { trace: args.trace.clone() };
+    let report = run(seed, scenario, options).map_err(|why| why.to_string())?;
     if args.json {
         say::line(&serde_json::to_string(&report).map_err(|why| why.to_string())?);
         return Ok(report.violations.is_empty());
@@ -132,19 +206,54 @@ fn one(args: RunArgs) -> Result<bool, String> {
     Ok(report.violations.is_empty())
 }
 
+fn smaller(args: ShrinkArgs) -> Result<bool, String> {
+    let (seed, scenario) = args.which.get()?;
+    let plan = shrink::Plan {
+        program: std::env::current_exe().map_err(|why| why.to_string())?,
+        rule: args.rule,
+        runs: args.runs,
+        limit: minutes(args.minutes)?,
+        jobs: args.jobs.unwrap_or(cores()),
+        patience: Duration::from_secs(args.patience),
+        seeds: args.seeds,
+    };
+    let small = shrink(&plan, seed, scenario, &say::line)?;
+    let out = args.out.unwrap_or_else(|| PathBuf::from(format!("holdfast-sim-{seed}.toml")));
+    let written = std::fs::write(&out, small.to_file());
+    written.map_err(|why| format!("{}: {why}", out.display()))?;
+    say::small(&small, &out);
+    Ok(true)
+}
+
+fn told(args: &ExplainArgs) -> Result<bool, String> {
+    let (seed, scenario) = args.which.get()?;
+    logs::listen(None);
+    let (report, account) =
+        account(seed, scenario, Options::default()).map_err(|why| why.to_string())?;
+    say::line(&explain(&report, &account, args.workflow.as_deref(), args.lines)?);
+    Ok(true)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn minutes(minutes: f64) -> Result<Duration, String> {
+    let time = Duration::try_from_secs_f64(minutes * 60.0);
+    time.map_err(|_| "--minutes is a number from 0 on".to_owned())
+}
+
 fn many(args: SwarmArgs) -> Result<bool, String> {
     for file in &args.scenario {
         read(file)?;
     }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let minutes = Duration::try_from_secs_f64(args.minutes * 60.0);
     let plan = Plan {
         program: std::env::current_exe().map_err(|why| why.to_string())?,
         first: args.first,
         seeds: args.seeds.unwrap_or(u64::MAX),
-        limit: minutes.map_err(|_| "--minutes is a number from 0 on".to_owned())?,
+        limit: minutes(args.minutes)?,
         scenarios: args.scenario,
-        jobs: args.jobs.unwrap_or(cores),
+        jobs: args.jobs.unwrap_or(cores()),
         patience: Duration::from_secs(args.patience),
     };
     let summary = swarm(&plan, &say::progress);

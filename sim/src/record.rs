@@ -306,12 +306,12 @@ impl Record {
     }
 
     /// What is known of an operation from its answer alone: a poll that was handed something.
-    pub fn handed(&self, asked: Asked, invoked: Moment, told: Told) -> Moment {
+    pub fn handed(&self, asked: Asked, invoked: Moment, told: Told) -> OpId {
         let mut inner = self.lock();
         let returned = inner.moment();
         let outcome = Outcome::Ok(told);
         inner.operations.push(Operation { asked, invoked, returned, outcome, unsure: false });
-        returned
+        inner.operations.len() - 1
     }
 
     /// Everything so far.

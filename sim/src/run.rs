@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, RngSeed};
 
 use crate::doors::Doors;
-use crate::faults::{self, Fault};
+use crate::explain::Account;
+use crate::faults;
+use crate::retire::retire;
 use crate::rng::Rng;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
@@ -31,8 +33,6 @@ const COME_BACK: Duration = Duration::from_secs(60);
 pub struct Options {
     /// Where the trace goes, line by line.
     pub trace: Option<PathBuf>,
-    /// The faults, in place of those that the seed gives.
-    pub faults: Option<Vec<Fault>>,
 }
 
 /// A rule that did not hold.
@@ -76,6 +76,10 @@ pub struct Report {
     pub faults: BTreeMap<String, u64>,
     /// Operations by kind.
     pub operations: BTreeMap<String, u64>,
+    /// Changes in the logs by variant.
+    pub changes: BTreeMap<String, u64>,
+    /// Events in the logs by type.
+    pub events: BTreeMap<String, u64>,
     /// Hash of the trace.
     pub trace: String,
     /// Lines of the trace.
@@ -86,6 +90,21 @@ pub struct Report {
 
 /// Runs a scenario from a seed. Once per process: the second run of a process differs.
 pub fn run(seed: u64, scenario: Scenario, options: Options) -> io::Result<Report> {
+    Ok(start(seed, scenario, options, false)?.0)
+}
+
+/// The same run, with what happened inside of it.
+pub fn account(seed: u64, scenario: Scenario, options: Options) -> io::Result<(Report, Account)> {
+    let (report, account) = start(seed, scenario, options, true)?;
+    Ok((report, account.unwrap_or_default()))
+}
+
+fn start(
+    seed: u64,
+    scenario: Scenario,
+    options: Options,
+    notes: bool,
+) -> io::Result<(Report, Option<Account>)> {
     let watch = Stopwatch::start();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&Rng::stream(seed, "tokio").bits().to_be_bytes());
@@ -97,32 +116,38 @@ pub fn run(seed: u64, scenario: Scenario, options: Options) -> io::Result<Report
         .rng_seed(RngSeed::from_bytes(&bytes))
         .build()?;
     holdfast_raft::rt::Rt::seed(Rng::stream(seed, "raft").bits());
-    let mut report = runtime.block_on(simulate(seed, Arc::new(scenario), options))?;
+    let simulated = simulate(seed, Arc::new(scenario), options, notes);
+    let (mut report, account) = runtime.block_on(simulated)?;
     report.wall_ms = millis(watch.elapsed());
     report.cpu_ms = millis(processor()).max(1);
-    Ok(report)
+    Ok((report, account))
 }
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How long clients go on once the faults have stopped.
-const AFTERWARDS: Duration = Duration::from_secs(30);
-
-async fn simulate(seed: u64, scenario: Arc<Scenario>, options: Options) -> io::Result<Report> {
+async fn simulate(
+    seed: u64,
+    scenario: Arc<Scenario>,
+    options: Options,
+    notes: bool,
+) -> io::Result<(Report, Option<Account>)> {
     logs::begin();
     let trace = match &options.trace {
         Some(path) => Trace::to_file(path)?,
         None => Trace::new(),
     };
+    if notes {
+        trace.take_notes();
+    }
     let world = Shared::new(seed, Arc::clone(&scenario), trace.clone());
     let doors = Doors(Arc::clone(&world));
     world.start_all();
     let load = work::start(doors.clone(), Arc::clone(&scenario), seed, trace.clone());
     tokio::time::sleep(SETTLE).await;
 
-    let faults = options.faults.unwrap_or_else(|| faults::schedule(seed, &scenario));
+    let faults = scenario.fault.clone().unwrap_or_else(|| faults::schedule(seed, &scenario));
     let until = tokio::time::Instant::now() + Duration::from_secs(u64::from(scenario.seconds));
     faults::run(Arc::clone(&world), faults).await;
     tokio::time::sleep_until(until).await;
@@ -133,12 +158,14 @@ async fn simulate(seed: u64, scenario: Arc<Scenario>, options: Options) -> io::R
     let calm = world.time.elapsed();
     come_back(&world).await;
     // Timers and long polls are judged by how late they are while there is load and no fault.
-    tokio::time::sleep(AFTERWARDS).await;
+    tokio::time::sleep(Duration::from_secs(u64::from(scenario.calm_seconds))).await;
     load.stop_load();
     let limit = Duration::from_secs(u64::from(scenario.liveness_seconds));
-    if !load.drained(limit).await {
-        let text = format!("not everything finished within {} s", limit.as_secs());
-        world.violation("stuck", "liveness", text);
+    let open = load.drained(limit).await;
+    if let Some(first) = open.first() {
+        let (limit, count) = (limit.as_secs(), open.len());
+        let text = format!("it did not finish within {limit} s; {count} workflow(s) did not");
+        world.violation("stuck", first, text);
     }
     let drain_ms = millis(world.time.elapsed().saturating_sub(calm));
     world.net.calm();
@@ -146,8 +173,26 @@ async fn simulate(seed: u64, scenario: Arc<Scenario>, options: Options) -> io::R
     for one in &judged {
         trace.line(format_args!("violation {} {}: {}", one.rule, one.key, one.text));
     }
+    let account = notes.then(|| Account {
+        notes: trace.notes(),
+        operations: load.record().operations(),
+        tables: Account::read_tables(&doors, scenario.shards),
+    });
+    if open.is_empty() {
+        retire(&world).await;
+    }
     trace.flush()?;
+    let report = Report { seed, drain_ms, ..report(&world, &load, &trace, judged) };
+    Ok((report, account))
+}
 
+/// What is known when everything is over.
+fn report(
+    world: &Shared,
+    load: &work::Workload,
+    trace: &Trace,
+    judged: Vec<judge::Violation>,
+) -> Report {
     let mut violations = world.take_violations();
     violations.extend(judged);
     violations.extend(logs::take());
@@ -157,24 +202,24 @@ async fn simulate(seed: u64, scenario: Arc<Scenario>, options: Options) -> io::R
     let named = |counts: BTreeMap<&'static str, u64>| {
         counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
     };
-    Ok(Report {
-        seed,
-        scenario: scenario.name.clone(),
-        nodes: scenario.nodes,
+    let coverage = world.coverage();
+    Report {
+        scenario: world.scenario.name.clone(),
+        nodes: world.scenario.nodes,
         simulated_ms: millis(world.time.elapsed()),
-        drain_ms,
-        wall_ms: 0,
-        cpu_ms: 0,
         lives,
         syncs,
         messages,
         lost,
         faults: named(world.faults()),
         operations: named(load.ops()),
+        changes: coverage.changes(),
+        events: coverage.events(),
         trace: format!("{hash:016x}"),
         trace_lines,
         violations: violations.into_iter().map(finding).collect(),
-    })
+        ..Report::default()
+    }
 }
 
 fn finding(violation: judge::Violation) -> Finding {

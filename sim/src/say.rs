@@ -2,10 +2,14 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the program's own output")]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use holdfast_sim::run::Report;
+use holdfast_engine::Change;
+use holdfast_sim::coverage;
+use holdfast_sim::run::{Finding, Report};
+use holdfast_sim::shrink::Small;
 use holdfast_sim::swarm::Summary;
 
 /// Violations that a summary shows in full.
@@ -39,6 +43,7 @@ pub(crate) fn report(report: &Report) {
     );
     counts("faults", &report.faults);
     counts("operations", &report.operations);
+    covered(&report.changes, &report.events);
     println!("  trace {} over {} lines", report.trace, report.trace_lines);
     for one in &report.violations {
         println!("VIOLATION {} ({}): {}", one.rule, one.key, one.text);
@@ -46,6 +51,16 @@ pub(crate) fn report(report: &Report) {
     if report.violations.is_empty() {
         println!("  no violation");
     }
+}
+
+/// What the logs have seen of all that there is.
+fn covered(changes: &BTreeMap<String, u64>, events: &BTreeMap<String, u64>) {
+    let (all, never) = (Change::NAMES.len(), coverage::never(changes));
+    let seen = all - never.len();
+    let never = if never.is_empty() { "-".to_owned() } else { never.join(", ") };
+    println!("  changes: {seen} of {all}; never: {never}; events of {} types", events.len());
+    counts("changes", changes);
+    counts("events", events);
 }
 
 fn counts(what: &str, counts: &BTreeMap<String, u64>) {
@@ -80,6 +95,20 @@ fn hours(time: Duration) -> f64 {
     time.as_secs_f64() / 3600.0
 }
 
+/// What shrinking came to.
+pub(crate) fn small(small: &Small, file: &Path) {
+    let Finding { rule, key, text } = &small.finding;
+    println!("after {} runs{}:", small.runs, if small.unfinished { ", not finished" } else { "" });
+    for line in &small.removed {
+        println!("  {line}");
+    }
+    for fault in small.scenario.fault.iter().flatten() {
+        println!("  fault {} at {:.3} s: {fault}", fault.id, fault.at_ms as f64 / 1000.0);
+    }
+    println!("VIOLATION {rule} ({key}): {text}");
+    println!("  holdfast-sim explain --scenario {}", file.display());
+}
+
 /// What a swarm came to.
 pub(crate) fn summary(summary: &Summary) {
     let by: Vec<String> = summary.by_nodes.iter().map(|(n, runs)| format!("{n}: {runs}")).collect();
@@ -100,6 +129,7 @@ pub(crate) fn summary(summary: &Summary) {
     );
     counts("faults", &summary.faults);
     counts("operations", &summary.operations);
+    covered(&summary.changes, &summary.events);
     for (seed, file, one) in summary.violations.iter().take(SHOWN) {
         let how = match file {
             Some(file) => format!("--scenario {}", file.display()),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::faults::Fault;
 use crate::rng::Rng;
 
 /// A scenario. `Default` is the one that speed is measured with.
@@ -21,7 +22,9 @@ pub struct Scenario {
     pub shards: u32,
     /// Simulated seconds with faults: the safety phase.
     pub seconds: u32,
-    /// Simulated seconds that everything may take to finish once the faults have stopped.
+    /// Simulated seconds that clients go on once the faults have stopped.
+    pub calm_seconds: u32,
+    /// Simulated seconds that everything may take to finish after that.
     pub liveness_seconds: u32,
     /// Who calls, and how often.
     pub workload: WorkloadPlan,
@@ -35,6 +38,12 @@ pub struct Scenario {
     pub clocks: ClockPlan,
     /// Limits of the nodes.
     pub sizes: Sizes,
+    /// The seed that the file is about; without one the caller names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// These faults, in place of those that the seed and the weights give.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Vec<Fault>>,
 }
 
 impl Default for Scenario {
@@ -44,6 +53,7 @@ impl Default for Scenario {
             nodes: 3,
             shards: 4,
             seconds: 120,
+            calm_seconds: 30,
             liveness_seconds: 300,
             workload: WorkloadPlan::default(),
             faults: FaultPlan::default(),
@@ -51,6 +61,8 @@ impl Default for Scenario {
             disk: DiskPlan::default(),
             clocks: ClockPlan::default(),
             sizes: Sizes::default(),
+            seed: None,
+            fault: None,
         }
     }
 }
@@ -306,7 +318,16 @@ impl Scenario {
         toml::to_string(self).unwrap_or_default()
     }
 
-    fn check(&self) -> Result<(), ScenarioError> {
+    /// As TOML, without what is as it is by default.
+    pub fn to_short_toml(&self) -> String {
+        let tables = (toml::Table::try_from(self), toml::Table::try_from(Scenario::default()));
+        let (Ok(mut own), Ok(usual)) = tables else { return self.to_toml() };
+        special(&mut own, &usual);
+        toml::to_string(&own).unwrap_or_default()
+    }
+
+    /// Whether a world can be built with it.
+    pub(crate) fn check(&self) -> Result<(), ScenarioError> {
         let bad = |what| Err(ScenarioError::Value(what));
         if !matches!(self.nodes, 1 | 3 | 5) {
             return bad("nodes is 1, 3 or 5");
@@ -322,6 +343,14 @@ impl Scenario {
         }
         if self.sizes.pipeline == 0 || self.sizes.entry_drafts == 0 || self.sizes.inbox < 8 {
             return bad("sizes.pipeline and sizes.entry_drafts are at least 1, sizes.inbox 8");
+        }
+        for fault in self.fault.iter().flatten() {
+            fault.check(self.nodes).map_err(ScenarioError::Value)?;
+        }
+        let mut ids: Vec<u32> = self.fault.iter().flatten().map(|fault| fault.id).collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+            return bad("the ids of faults differ");
         }
         Ok(())
     }
@@ -364,6 +393,19 @@ impl Scenario {
         }
         scenario
     }
+}
+
+/// Takes out of a table what another one has too.
+fn special(own: &mut toml::Table, usual: &toml::Table) {
+    own.retain(|name, value| {
+        if let (toml::Value::Table(inner), Some(toml::Value::Table(other))) =
+            (&mut *value, usual.get(name))
+        {
+            special(inner, other);
+            return !inner.is_empty();
+        }
+        usual.get(name) != Some(value)
+    });
 }
 
 impl Sizes {
@@ -469,6 +511,23 @@ mod tests {
         let scenario = Scenario::parse(text).expect("parses");
         assert_eq!((scenario.nodes, scenario.seconds, scenario.faults.crash), (5, 120, 0));
         assert_eq!(Scenario::parse(&scenario.to_toml()).expect("parses"), scenario);
+    }
+
+    #[test]
+    fn a_list_of_faults_is_read_as_it_is_written() {
+        let mut scenario = Scenario::randomised(5);
+        scenario.fault = Some(crate::faults::schedule(5, &scenario));
+        scenario.seed = Some(5);
+        assert_eq!(Scenario::parse(&scenario.to_short_toml()).expect("parses"), scenario);
+        assert_eq!(Scenario::default().to_short_toml(), "");
+        let by_hand = "[[fault]]\nid = 1\nkind = \"crash\"\nat_ms = 5\nnodes = [2]\n";
+        let scenario = Scenario::parse(by_hand).expect("parses");
+        assert_eq!(scenario.fault.map(|list| list.len()), Some(1));
+        for wrong in ["crash\"\nnodes = [9]", "bridge\"\nnodes = [2]", "crash\"\nnodes = []"] {
+            let text = format!("[[fault]]\nid = 1\nat_ms = 5\nkind = \"{wrong}\n");
+            assert!(Scenario::parse(&text).is_err(), "{text}");
+        }
+        assert!(Scenario::parse(&format!("{by_hand}{by_hand}")).is_err(), "one id twice");
     }
 
     #[test]

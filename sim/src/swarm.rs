@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, Read};
-use std::path::PathBuf;
+use std::io::{self, Read, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -55,6 +55,10 @@ pub struct Summary {
     pub faults: BTreeMap<String, u64>,
     /// Operations by kind.
     pub operations: BTreeMap<String, u64>,
+    /// Changes in the logs by variant.
+    pub changes: BTreeMap<String, u64>,
+    /// Events in the logs by type.
+    pub events: BTreeMap<String, u64>,
     /// What was found, with the seed and the scenario file, if there was one.
     pub violations: Vec<(u64, Option<PathBuf>, Finding)>,
 }
@@ -68,9 +72,12 @@ impl Summary {
         self.longest_drain = self.longest_drain.max(Duration::from_millis(report.drain_ms));
         self.lives += report.lives;
         self.messages += report.messages;
-        for (to, from) in
-            [(&mut self.faults, &report.faults), (&mut self.operations, &report.operations)]
-        {
+        for (to, from) in [
+            (&mut self.faults, &report.faults),
+            (&mut self.operations, &report.operations),
+            (&mut self.changes, &report.changes),
+            (&mut self.events, &report.events),
+        ] {
             for (name, count) in from {
                 *to.entry(name.clone()).or_default() += count;
             }
@@ -99,7 +106,8 @@ pub fn swarm(plan: &Plan, progress: &(dyn Fn(&Report, &Summary) + Sync)) -> Summ
                     let seed = plan.first + n;
                     let turn = n as usize % plan.scenarios.len().max(1);
                     let file = plan.scenarios.get(turn).cloned();
-                    let report = child(plan, seed, file.as_ref());
+                    let given = file.as_deref().map_or(Given::Random, Given::File);
+                    let report = child(&plan.program, plan.patience, seed, given);
                     let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
                     summary.add(&report);
                     let found = report.violations.iter().cloned();
@@ -115,28 +123,44 @@ pub fn swarm(plan: &Plan, progress: &(dyn Fn(&Report, &Summary) + Sync)) -> Summ
     summary
 }
 
+/// Where a process gets its scenario from.
+#[derive(Clone, Copy)]
+pub(crate) enum Given<'a> {
+    /// From its seed.
+    Random,
+    /// From a file.
+    File(&'a Path),
+    /// From this text.
+    Text(&'a str),
+}
+
 /// One seed in a process of its own. What goes wrong with the process is a violation too.
-fn child(plan: &Plan, seed: u64, scenario: Option<&PathBuf>) -> Report {
+pub(crate) fn child(program: &Path, patience: Duration, seed: u64, given: Given<'_>) -> Report {
     let failed = |rule: &str, text: String| Report {
         seed,
         violations: vec![Finding { rule: rule.to_owned(), key: "process".to_owned(), text }],
         ..Report::default()
     };
-    let mut command = Command::new(&plan.program);
+    let mut command = Command::new(program);
     command.args(["run", "--json", "--seed"]).arg(seed.to_string());
     // A run is short: its allocator need not give memory back.
     command.env("MIMALLOC_PURGE_DELAY", "-1");
-    match scenario {
-        Some(file) => command.arg("--scenario").arg(file),
-        None => command.arg("--random"),
+    let mut input = "";
+    match given {
+        Given::File(file) => command.arg("--scenario").arg(file),
+        Given::Random => command.arg("--random"),
+        Given::Text(text) => {
+            input = text;
+            command.args(["--scenario", "-"])
+        }
     };
-    match output(command, plan.patience) {
+    match output(command, patience, input) {
         Ok(Ended::Output(text)) => match serde_json::from_str(&text) {
             Ok(report) => report,
             Err(why) => failed("no-report", format!("{why}; it said: {}", tail(&text))),
         },
         Ok(Ended::Impatient) => {
-            failed("hangs", format!("it did not end within {} s", plan.patience.as_secs()))
+            failed("hangs", format!("it did not end within {} s", patience.as_secs()))
         }
         Err(why) => failed("no-process", why.to_string()),
     }
@@ -147,8 +171,13 @@ enum Ended {
     Impatient,
 }
 
-fn output(mut command: Command, patience: Duration) -> io::Result<Ended> {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+fn output(mut command: Command, patience: Duration, input: &str) -> io::Result<Ended> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A child that does not want it says why itself.
+        let _ = stdin.write_all(input.as_bytes());
+    }
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let reader = std::thread::spawn(move || read(out));
     let complaints = std::thread::spawn(move || read(err));

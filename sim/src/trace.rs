@@ -1,5 +1,6 @@
 //! What happened, as text lines that are the same whenever the seed is: a running hash, a count,
-//! and the lines themselves when somebody wants them.
+//! and the lines themselves when somebody wants them. For whoever explains a run it also keeps notes
+//! of what happened inside of the nodes; those are no part of the hash.
 //!
 //! Nothing goes in that a second process would not repeat: no wall clock, no addresses, no order of
 //! a hash map.
@@ -13,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::explain::note::{Note, What};
+
 /// A trace; clones write to the same one.
 #[derive(Clone)]
 pub struct Trace(Arc<Mutex<Inner>>);
@@ -23,6 +26,7 @@ struct Inner {
     lines: u64,
     buffer: String,
     out: Option<BufWriter<File>>,
+    notes: Option<Vec<Note>>,
 }
 
 impl Trace {
@@ -38,13 +42,44 @@ impl Trace {
 
     fn with(out: Option<BufWriter<File>>) -> Trace {
         let (began, buffer) = (Instant::now(), String::with_capacity(256));
-        Trace(Arc::new(Mutex::new(Inner { began, hash: Xxh3::new(), lines: 0, buffer, out })))
+        Trace(Arc::new(Mutex::new(Inner {
+            began,
+            hash: Xxh3::new(),
+            lines: 0,
+            buffer,
+            out,
+            notes: None,
+        })))
+    }
+
+    /// Takes notes from now on.
+    pub(crate) fn take_notes(&self) {
+        self.lock().notes = Some(Vec::new());
+    }
+
+    /// Whether anybody wants notes.
+    pub(crate) fn takes_notes(&self) -> bool {
+        self.lock().notes.is_some()
+    }
+
+    /// Notes what happens now, if anybody wants to know.
+    pub(crate) fn note(&self, what: impl FnOnce() -> What) {
+        let mut inner = self.lock();
+        let at = inner.began.elapsed();
+        if let Some(notes) = &mut inner.notes {
+            notes.push(Note { at, what: what() });
+        }
+    }
+
+    /// The notes so far.
+    pub(crate) fn notes(&self) -> Vec<Note> {
+        self.lock().notes.take().unwrap_or_default()
     }
 
     /// Adds one line, after the simulated time in microseconds: `trace.line(format_args!("..."))`.
     pub fn line(&self, what: fmt::Arguments<'_>) {
         let mut inner = self.lock();
-        let Inner { began, hash, lines, buffer, out } = &mut *inner;
+        let Inner { began, hash, lines, buffer, out, .. } = &mut *inner;
         buffer.clear();
         // Writing to a String does not fail.
         let _ = writeln!(buffer, "{:>10} {what}", began.elapsed().as_micros());

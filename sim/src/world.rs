@@ -12,7 +12,9 @@ use holdfast_raft::types::NodeId;
 use tokio::sync::watch;
 
 use crate::clock::{Machine, NodeClock, TrueTime};
+use crate::coverage::Coverage;
 use crate::disk::{Disk, SimStore, Trouble};
+use crate::explain::note::What;
 use crate::faults::Kind;
 use crate::judge::Violation;
 use crate::net::Net;
@@ -37,6 +39,7 @@ pub struct Shared {
     members: BTreeSet<NodeId>,
     slots: Mutex<BTreeMap<NodeId, Slot>>,
     found: Mutex<Found>,
+    coverage: Mutex<Coverage>,
 }
 
 /// What was counted and found on the way.
@@ -111,6 +114,7 @@ impl Shared {
             members,
             slots: Mutex::new(slots),
             found: Mutex::default(),
+            coverage: Mutex::default(),
         })
     }
 
@@ -120,6 +124,16 @@ impl Shared {
 
     fn found(&self) -> MutexGuard<'_, Found> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the logs have seen so far.
+    pub(crate) fn coverage(&self) -> MutexGuard<'_, Coverage> {
+        self.coverage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes something about a node for whoever explains the run.
+    fn note(&self, node: NodeId, text: impl FnOnce() -> String) {
+        self.trace.note(|| What::World { nodes: vec![node], text: text() });
     }
 
     pub(crate) fn node_ids(&self) -> Vec<NodeId> {
@@ -144,6 +158,7 @@ impl Shared {
     /// A rule that did not hold.
     pub(crate) fn violation(&self, rule: &'static str, key: &str, text: String) {
         self.trace.line(format_args!("violation {rule} {key}: {text}"));
+        self.trace.note(|| What::Broken { rule, key: key.to_owned(), text: text.clone() });
         self.found().violations.push(Violation { rule, key: key.to_owned(), text });
     }
 
@@ -200,6 +215,7 @@ impl Shared {
         let birth = Birth { node, number, tasks, clock, log, store, rng: slot.rng.bits() };
         drop(slots);
         self.trace.line(format_args!("start node={node} life={number}"));
+        self.note(node, || format!("node {node} starts (its life {number})"));
         let members = self.members.clone();
         tokio::spawn(async move { node::live(me, birth, members).await });
     }
@@ -212,6 +228,7 @@ impl Shared {
             life.up = Some(up);
             drop(slots);
             self.trace.line(format_args!("up node={node} life={number}"));
+            self.note(node, || format!("node {node} takes calls"));
         }
     }
 
@@ -224,6 +241,7 @@ impl Shared {
             self.violation("refused-to-start", &format!("node {node}"), why.to_owned());
         }
         self.trace.line(format_args!("refused node={node} life={number} why={why}"));
+        self.note(node, || format!("node {node} refuses to start: {why}"));
         self.end(node, "it refused to start", !self.is_lost(node));
     }
 
@@ -240,12 +258,20 @@ impl Shared {
         life.tasks.kill();
         self.net.remove(node);
         let (pending, kept) = slot.disk.crash();
+        let groups = 0..=self.scenario.shards;
+        let ends = self.trace.takes_notes().then(|| slot.disk.log_ends(groups));
         let wait = slot.rng.millis(20..2_000);
         drop(slots);
         let number = life.number;
         self.trace.line(format_args!(
             "end node={node} life={number} why={why} pending={pending} kept={kept}"
         ));
+        self.note(node, || {
+            format!(
+                "node {node} ends ({why}); of {pending} writes to its log on the way {kept} stay"
+            )
+        });
+        self.logs_end(node, ends.unwrap_or_default());
         // The handles of a dead node may be the last ones.
         drop(life);
         if again && let Some(me) = self.me.upgrade() {
@@ -278,6 +304,7 @@ impl Shared {
             return false;
         };
         self.trace.line(format_args!("stopping node={node}"));
+        self.note(node, || format!("node {node} is being stopped and takes no more calls"));
         let tasks = Arc::clone(&up.tasks);
         tokio::spawn(async move {
             let _ = up.draining.send(true);
@@ -313,6 +340,9 @@ impl Shared {
         drop(slots);
         if let Some((group, index)) = at {
             self.trace.line(format_args!("damage node={node} group={group} index={index}"));
+            self.note(node, || {
+                format!("a bit flips in entry {index} of node {node}, group {group}")
+            });
         }
         at.is_some()
     }

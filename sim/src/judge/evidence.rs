@@ -101,6 +101,11 @@ pub(super) fn mark(event: &HistoryEvent) -> Option<(Mark, &str)> {
     })
 }
 
+/// The name of the request that an event comes of, if it says.
+pub(crate) fn request_of(event: &HistoryEvent) -> Option<&str> {
+    mark(event).map(|(_, request)| request).filter(|request| !request.is_empty())
+}
+
 /// The marks that an operation may leave.
 pub(super) fn marks(kind: Kind) -> &'static [Mark] {
     match kind {

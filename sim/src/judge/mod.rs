@@ -41,6 +41,7 @@ use crate::doors::Doors;
 use crate::scenario::Scenario;
 use crate::work::Workload;
 
+pub(crate) use evidence::request_of;
 pub use evidence::{Evidence, RunHistory};
 pub use tables::{GroupRows, NodeRows};
 pub use timeline::{Bound, Timeline};

@@ -141,7 +141,7 @@ impl Attempt<'_> {
         let maximum = task.retry_policy.as_ref().map_or(0, |policy| policy.maximum_attempts);
         let began = task.started_time.as_ref().and_then(holdfast_proto::nanos).unwrap_or(0);
         let told = Told::Attempt { run: self.run.clone(), maximum, began };
-        shared.record.handed(self.asked(Kind::Attempt, ""), invoked, told);
+        shared.handed(self.asked(Kind::Attempt, ""), invoked, told);
         shared.trace.line(format_args!(
             "{} attempt {}/{} {} #{}",
             self.worker.name, self.id, self.run, self.activity, self.number

@@ -11,6 +11,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::Shared;
 use crate::doors::CallError;
+use crate::explain::note::{self, What};
 use crate::record::Outcome;
 
 /// What a node says that does not lead the shard: certainly not applied.
@@ -99,7 +100,9 @@ where
         let Some(node) = nodes.get(at % nodes.len().max(1)).copied() else {
             return Answer { result: Err(Failed::NotSent), unsure };
         };
-        match once(shared, who, node, patience.each, request.clone(), call.clone()).await {
+        let tried = once(shared, who, node, patience.each, request.clone(), call.clone()).await;
+        note(shared, who, id, node, std::any::type_name::<Q>(), &tried);
+        match tried {
             Try::Over(result) => {
                 if result.is_ok() {
                     shared.at_home(id, node);
@@ -130,6 +133,24 @@ where
             wait = (wait * 2).min(Duration::from_secs(1));
         }
     }
+}
+
+/// For whoever explains the run.
+fn note<T>(
+    shared: &Shared,
+    who: &str,
+    id: &Arc<str>,
+    node: NodeId,
+    call: &'static str,
+    tried: &Try<T>,
+) {
+    let how = match tried {
+        Try::Over(Ok(_) | Err(Failed::Refused(_))) => note::Try::Answered,
+        Try::Over(Err(_)) | Try::Elsewhere | Try::Later => note::Try::Useless,
+        Try::Doubtful => note::Try::Doubtful,
+    };
+    let what = || What::Tried { who: who.to_owned(), id: id.clone(), node, call, how };
+    shared.trace.note(what);
 }
 
 async fn once<Q, T, C, F>(

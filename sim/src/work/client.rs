@@ -1,27 +1,30 @@
 //! A client: begins operations at its pace, on few ids, so that policies, cancels and terminations
 //! meet. Each operation runs beside the others and is tried as an SDK tries.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_api::grpc::Frontend;
 use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
 use holdfast_proto::common::WorkflowType;
 use holdfast_proto::workflowservice as rpc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tonic::{Request, Response, Status};
 
-use super::calls::{Answer, Patience, insist};
+use super::calls::{Patience, insist};
 use super::reads::{self, Ask};
 use super::wire::{NAMESPACE, WORKFLOW_TYPE, execution, millis, queue, text};
 use super::{Shared, asked, lock};
-use crate::record::{Kind, Outcome, Policies, Told};
+use crate::record::{Asked, Kind, Outcome, Policies, Told};
 use crate::rng::Rng;
 
 /// Operations of one client at once; beyond that it waits.
 const AT_ONCE: usize = 64;
 
 /// What clients do, and how often, unless the scenario says otherwise.
-const MIX: [(Kind, u32); 12] = [
+pub(super) const MIX: [(Kind, u32); 12] = [
     (Kind::Start, 26),
     (Kind::Signal, 20),
     (Kind::SignalWithStart, 8),
@@ -139,8 +142,23 @@ impl Operation {
         format!("q{}", self.rng.below(u64::from(plan.queues.min(plan.workers).max(1))))
     }
 
-    /// Ends an operation that answers with nothing worth keeping.
-    fn end<T>(&self, op: usize, kind: Kind, answer: Answer<T>, told: impl FnOnce(T) -> Told) {
+    /// Makes the call of an operation, from its beginning in the record to its end.
+    async fn call<Q, T, C, F>(
+        &self,
+        asked: Asked,
+        patience: Patience,
+        query: Q,
+        call: C,
+        told: impl FnOnce(T) -> Told + Send,
+    ) where
+        Q: Clone + Send + 'static,
+        T: Send + 'static,
+        C: Fn(Frontend, Request<Q>) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
+    {
+        let kind = asked.kind;
+        let op = self.shared.begin(asked);
+        let answer = insist(&self.shared, &self.who, &self.id, patience, query, call).await;
         let outcome = match answer.result {
             Ok(answer) => Outcome::Ok(told(answer)),
             Err(failed) => failed.outcome(),
@@ -174,18 +192,13 @@ impl Operation {
         };
         let mut asked = asked(Kind::Start, &self.who, &self.id, &self.request);
         asked.policies = policies;
-        let op = self.shared.begin(asked);
-        let patience = Patience::USUAL;
-        let answer = insist(
-            &self.shared,
-            &self.who,
-            &self.id,
-            patience,
-            query,
-            |front, request| async move { front.start_workflow_execution(request).await },
-        )
+        let call =
+            |front: Frontend, request| async move { front.start_workflow_execution(request).await };
+        self.call(asked, Patience::USUAL, query, call, |a| Told::Started {
+            run: a.run_id,
+            started: a.started,
+        })
         .await;
-        self.end(op, Kind::Start, answer, |a| Told::Started { run: a.run_id, started: a.started });
     }
 
     async fn signal(&mut self) {
@@ -201,18 +214,10 @@ impl Operation {
         };
         let mut asked = asked(Kind::Signal, &self.who, &self.id, &self.request);
         asked.run = run;
-        let op = self.shared.begin(asked);
-        let patience = Patience::USUAL;
-        let answer = insist(
-            &self.shared,
-            &self.who,
-            &self.id,
-            patience,
-            query,
-            |front, request| async move { front.signal_workflow_execution(request).await },
-        )
-        .await;
-        self.end(op, Kind::Signal, answer, |_| Told::Done);
+        let call = |front: Frontend, request| async move {
+            front.signal_workflow_execution(request).await
+        };
+        self.call(asked, Patience::USUAL, query, call, |_| Told::Done).await;
     }
 
     async fn signal_with_start(&mut self) {
@@ -234,25 +239,14 @@ impl Operation {
         };
         let mut asked = asked(Kind::SignalWithStart, &self.who, &self.id, &self.request);
         asked.policies = policies;
-        let op = self.shared.begin(asked);
-        let patience = Patience::USUAL;
-        let answer =
-            insist(
-                &self.shared,
-                &self.who,
-                &self.id,
-                patience,
-                query,
-                |front, request| async move {
-                    front.signal_with_start_workflow_execution(request).await
-                },
-            )
-            .await;
         let told = |a: rpc::SignalWithStartWorkflowExecutionResponse| Told::Started {
             run: a.run_id,
             started: a.started,
         };
-        self.end(op, Kind::SignalWithStart, answer, told);
+        let call = |front: Frontend, request| async move {
+            front.signal_with_start_workflow_execution(request).await
+        };
+        self.call(asked, Patience::USUAL, query, call, told).await;
     }
 
     async fn cancel(&mut self) {
@@ -268,17 +262,10 @@ impl Operation {
         };
         let mut asked = asked(Kind::Cancel, &self.who, &self.id, &self.request);
         asked.run = run;
-        let op = self.shared.begin(asked);
-        let answer = insist(
-            &self.shared,
-            &self.who,
-            &self.id,
-            patience,
-            query,
-            |front, request| async move { front.request_cancel_workflow_execution(request).await },
-        )
-        .await;
-        self.end(op, Kind::Cancel, answer, |_| Told::Done);
+        let call = |front: Frontend, request| async move {
+            front.request_cancel_workflow_execution(request).await
+        };
+        self.call(asked, patience, query, call, |_| Told::Done).await;
     }
 
     async fn terminate(&mut self) {
@@ -293,16 +280,9 @@ impl Operation {
         };
         let mut asked = asked(Kind::Terminate, &self.who, &self.id, &self.request);
         asked.run = run;
-        let op = self.shared.begin(asked);
-        let answer = insist(
-            &self.shared,
-            &self.who,
-            &self.id,
-            patience,
-            query,
-            |front, request| async move { front.terminate_workflow_execution(request).await },
-        )
-        .await;
-        self.end(op, Kind::Terminate, answer, |_| Told::Done);
+        let call = |front: Frontend, request| async move {
+            front.terminate_workflow_execution(request).await
+        };
+        self.call(asked, patience, query, call, |_| Told::Done).await;
     }
 }

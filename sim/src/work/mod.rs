@@ -31,8 +31,9 @@ use tokio::time::{Instant, sleep};
 pub use reader::Reader;
 
 use crate::doors::{CallError, Doors};
+use crate::explain::note::What;
 use crate::judge::Violation;
-use crate::record::{Asked, Kind, Moment, OpId, Outcome, Policies, Record};
+use crate::record::{Asked, Kind, Moment, OpId, Outcome, Policies, Record, Told};
 use crate::rng::Rng;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
@@ -41,7 +42,7 @@ use crate::trace::Trace;
 const FINDINGS_PER_RULE: usize = 20;
 
 /// How long the namespace keeps closed runs: longer than any run of the simulator.
-const RETENTION: Duration = Duration::from_secs(3 * 24 * 3600);
+pub(crate) const RETENTION: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// What clients and workers share.
 pub(crate) struct Shared {
@@ -85,6 +86,7 @@ impl Shared {
         let mut findings = lock(&self.findings);
         if findings.iter().filter(|finding| finding.rule == rule).count() < FINDINGS_PER_RULE {
             self.trace.line(format_args!("VIOLATION {rule} {key}: {text}"));
+            self.trace.note(|| What::Broken { rule, key: key.to_owned(), text: text.clone() });
             findings.push(Violation { rule, key: key.to_owned(), text });
         }
     }
@@ -102,7 +104,9 @@ impl Shared {
         if starts {
             lock(&self.started).insert(asked.id.clone());
         }
-        self.record.begin(asked)
+        let op = self.record.begin(asked);
+        self.trace.note(|| What::Asks(op));
+        op
     }
 
     pub(crate) fn end(&self, op: OpId, what: &str, outcome: Outcome, unsure: bool) -> Moment {
@@ -111,7 +115,14 @@ impl Shared {
             Outcome::Ok(told) => self.trace.line(format_args!("{what} -> {told:?}")),
             other => self.trace.line(format_args!("{what} -> {other:?}")),
         }
+        self.trace.note(|| What::Knows(op));
         self.record.end(op, outcome, unsure)
+    }
+
+    /// A poll was handed something.
+    pub(crate) fn handed(&self, asked: Asked, invoked: Moment, told: Told) {
+        let op = self.record.handed(asked, invoked, told);
+        self.trace.note(|| What::Knows(op));
     }
 
     /// Waits until the namespace is there.
@@ -211,25 +222,29 @@ impl Workload {
         }
     }
 
-    /// Waits until every workflow that was started is closed, for `limit` at most.
-    pub async fn drained(&self, limit: Duration) -> bool {
+    /// Waits until every workflow that was started is closed, for `limit` at most. Gives those that
+    /// are not.
+    pub async fn drained(&self, limit: Duration) -> Vec<Arc<str>> {
         let until = Instant::now() + limit;
         let who: Arc<str> = "drain".into();
         let mut closed = BTreeSet::new();
         loop {
             let ids: Vec<Arc<str>> = lock(&self.shared.started).iter().cloned().collect();
-            let mut open = 0;
+            let mut open = Vec::new();
             for id in ids.iter().filter(|id| !closed.contains(*id)).cloned().collect::<Vec<_>>() {
                 match reads::is_open(&self.shared, &who, &id).await {
                     Some(false) => drop(closed.insert(id)),
-                    Some(true) | None => open += 1,
+                    Some(true) | None => open.push(id),
                 }
                 if Instant::now() >= until {
-                    return false;
+                    open.extend(ids.iter().filter(|id| !closed.contains(*id)).cloned());
+                    open.sort();
+                    open.dedup();
+                    return open;
                 }
             }
-            if open == 0 && ids.len() == closed.len() {
-                return true;
+            if open.is_empty() && ids.len() == closed.len() {
+                return open;
             }
             sleep(Duration::from_millis(500)).await;
         }
@@ -242,6 +257,11 @@ impl Workload {
             *counts.entry(operation.asked.kind.name()).or_default() += 1;
         }
         counts
+    }
+
+    /// The kinds of operations that clients begin.
+    pub fn kinds() -> impl Iterator<Item = &'static str> {
+        client::MIX.iter().map(|(kind, _)| kind.name())
     }
 
     /// What every caller was told.

@@ -21,9 +21,6 @@ use super::wire::{NAMESPACE, WORKFLOW_TYPE, execution, millis, queue, text};
 use super::{Shared, Workload, asked, lock};
 use crate::record::{Kind, Outcome, Told};
 
-/// How often a history is asked for; the network may still lose messages.
-const READS: u32 = 8;
-
 /// A caller at the end of a run.
 pub struct Reader {
     shared: Arc<Shared>,
@@ -65,10 +62,10 @@ impl Reader {
         Ask { shared: &self.shared, who: &self.who, id, run: run.to_owned(), page: 0 }
     }
 
-    /// All events of a run; `None` when nobody gives them.
-    pub async fn history(&self, id: &str, run: &str) -> Option<Vec<HistoryEvent>> {
+    /// All events of a run, asked for so often at most; `None` when nobody gives them.
+    pub async fn history(&self, id: &str, run: &str, reads: u32) -> Option<Vec<HistoryEvent>> {
         let id: Arc<str> = id.into();
-        for _ in 0..READS {
+        for _ in 0..reads {
             let events = reads::read(&self.ask(&id, run), "").await;
             if events.is_some() {
                 return events;

@@ -156,7 +156,7 @@ impl Worker {
             to: 0,
             closed: Some(false),
         };
-        self.shared.record.handed(asked(Kind::Task, &self.name, &id, ""), invoked, told);
+        self.shared.handed(asked(Kind::Task, &self.name, &id, ""), invoked, told);
         let mood = match rng.below(100) {
             _ if task.attempt >= SETTLES => Mood::Well,
             0..=1 => Mood::Dies,

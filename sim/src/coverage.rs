@@ -1,0 +1,136 @@
+//! Which changes and events the logs of a run have seen. A variant of `Change` that no run reaches
+//! is a part of the product that the simulator says nothing about.
+//!
+//! Each place of a log counts once: the first entry that any node appends there.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use holdfast_engine::change::{Change, EVENT_TAG};
+use holdfast_proto::enums::EventType;
+use holdfast_raft::entry::ShardEntry;
+use holdfast_storage::{GroupId, LogEntry};
+use prost::Message;
+
+/// Counts by the tag of the change, and by the type of the event.
+#[derive(Debug, Default)]
+pub struct Coverage {
+    /// The highest index that was counted, by group.
+    reached: BTreeMap<GroupId, u64>,
+    changes: BTreeMap<u16, u64>,
+    events: BTreeMap<i32, u64>,
+}
+
+/// What of an event says which it is; the rest is skipped.
+#[derive(Clone, PartialEq, prost::Message)]
+struct TypeOnly {
+    #[prost(int32, tag = "3")]
+    event_type: i32,
+}
+
+/// The entry of a shard that a log entry holds; `None` when it is Raft's own.
+pub(crate) fn shard_entry(entry: &LogEntry) -> Option<ShardEntry> {
+    ShardEntry::decode(&holdfast_raft::types::application_data(entry)?).ok()
+}
+
+impl Coverage {
+    /// A node appends entries to its log.
+    pub fn appended(&mut self, group: GroupId, entries: &[LogEntry]) {
+        let reached = self.reached.entry(group).or_default();
+        for entry in entries.iter().filter(|entry| entry.index > *reached) {
+            let Some(decided) = shard_entry(entry) else { continue };
+            let parts: Vec<_> = decided.drafts.into_iter().flat_map(|it| it.parts).collect();
+            // The last change of a run travels as what it means: the slot is gone.
+            let dropped = parts.iter().filter(|part| part.drop).count() as u64;
+            if dropped > 0 {
+                *self.changes.entry(Change::RunDeleted.encode().0).or_default() += dropped;
+            }
+            for change in parts.into_iter().flat_map(|part| part.changes) {
+                *self.changes.entry(change.tag).or_default() += 1;
+                if change.tag == EVENT_TAG {
+                    *self.events.entry(event_type(&change.body)).or_default() += 1;
+                }
+            }
+        }
+        *reached = entries.last().map_or(*reached, |last| last.index.max(*reached));
+    }
+
+    /// How often each change was seen, by name; those that never were are not there.
+    pub fn changes(&self) -> BTreeMap<String, u64> {
+        let seen = Change::NAMES.iter().filter_map(|(tag, name)| {
+            let count = self.changes.get(tag)?;
+            Some(((*name).to_owned(), *count))
+        });
+        seen.collect()
+    }
+
+    /// How often each event was seen, by name.
+    pub fn events(&self) -> BTreeMap<String, u64> {
+        let named = |kind: i32| EventType::try_from(kind).map(|kind| format!("{kind:?}"));
+        let seen = self.events.iter();
+        seen.map(|(kind, n)| (named(*kind).unwrap_or_else(|_| kind.to_string()), *n)).collect()
+    }
+}
+
+fn event_type(body: &Bytes) -> i32 {
+    TypeOnly::decode(body.as_ref()).map_or(0, |event| event.event_type)
+}
+
+/// The changes that counts do not name.
+pub fn never(changes: &BTreeMap<String, u64>) -> Vec<&'static str> {
+    let names = Change::NAMES.iter().map(|(_, name)| *name);
+    names.filter(|name| !changes.contains_key(*name)).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use bytes::{BufMut, BytesMut};
+    use holdfast_engine::ids::{ExecutionKey, Hlc, Slot, Uuid};
+    use holdfast_raft::entry::{EntryDraft, Reign, SlotPart, WireChange};
+
+    /// An entry of term 1 that changes the record of workflow `w`.
+    pub(crate) fn entry(index: u64, changes: &[Change]) -> LogEntry {
+        let changes = changes.iter().map(Change::encode);
+        let part = SlotPart {
+            slot: Slot::Id,
+            base: 0,
+            changes: changes.map(|(tag, body)| WireChange { tag, body }).collect(),
+            checkpoint: None,
+            drop: false,
+        };
+        let key = ExecutionKey::workflow(Uuid::NIL, "w");
+        let draft = EntryDraft { key, parts: vec![part], rows: Vec::new() };
+        let mut entry = ShardEntry::new(Reign { term: 1, counter: 1 }, 0, Hlc(1));
+        entry.drafts.push(draft);
+        let mut payload = BytesMut::new();
+        payload.put_u8(1);
+        payload.put_slice(entry.encode().expect("encodes").bytes());
+        LogEntry { index, term: 1, payload: payload.freeze() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::entry;
+    use super::*;
+    use holdfast_proto::history::HistoryEvent;
+
+    #[test]
+    fn each_place_of_a_log_counts_once() {
+        let signaled = HistoryEvent {
+            event_type: EventType::WorkflowExecutionSignaled as i32,
+            event_id: 7,
+            ..HistoryEvent::default()
+        };
+        let entries =
+            [entry(1, &[Change::Event(Box::new(signaled))]), entry(2, &[Change::RunDeleted])];
+        let mut coverage = Coverage::default();
+        coverage.appended(1, &entries[..1]);
+        coverage.appended(1, &entries);
+        assert_eq!(coverage.events(), [("WorkflowExecutionSignaled".to_owned(), 1)].into());
+        let changes = coverage.changes();
+        assert_eq!(changes, [("Event".to_owned(), 1), ("RunDeleted".to_owned(), 1)].into());
+        assert_eq!(never(&changes).len(), Change::NAMES.len() - 2);
+    }
+}
