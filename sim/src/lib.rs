@@ -6,7 +6,7 @@
 //! and `net` are the fakes behind `Host`, `faults` breaks things, `scenario` says how much of what,
 //! `doors` is the way in from outside, `work` calls and works, `record` remembers what everybody was
 //! told, `judge` decides whether it was right, `trace` is what must repeat, `run` is one run and
-//! `swarm` many of them, one process each.
+//! `swarm` many of them, one process each; `mutants` tries whether bugs that are planted are found.
 //!
 //! Invariants: no threads, no sockets, no real clock and no hash map on the path of a run; nothing in
 //! the product knows that it is simulated.
@@ -17,6 +17,7 @@ pub mod doors;
 pub mod faults;
 pub mod judge;
 pub mod logs;
+pub mod mutants;
 pub mod net;
 mod node;
 pub mod record;
