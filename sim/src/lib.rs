@@ -7,7 +7,8 @@
 //! `doors` is the way in from outside, `work` calls and works, `record` remembers what everybody was
 //! told, `judge` decides whether it was right, `trace` is what must repeat, `run` is one run and
 //! `swarm` many of them, one process each. `coverage` counts what logs have seen, `shrink` makes a
-//! failing run small and `explain` tells its story; both learn through `watch`. `retire` ends every run.
+//! failing run small and `explain` tells its story; both learn through `watch`. `retire` ends every run;
+//! `mutants` tries whether bugs that are planted are found.
 //!
 //! Invariants: no threads, no sockets, no real clock and no hash map on the path of a run; nothing in
 //! the product knows that it is simulated.
@@ -20,6 +21,7 @@ pub mod explain;
 pub mod faults;
 pub mod judge;
 pub mod logs;
+pub mod mutants;
 pub mod net;
 mod node;
 pub mod record;

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use holdfast_sim::explain::explain;
 use holdfast_sim::faults::schedule;
 use holdfast_sim::logs;
+use holdfast_sim::mutants;
 use holdfast_sim::run::{Options, account, run};
 use holdfast_sim::scenario::Scenario;
 use holdfast_sim::shrink::{self, shrink};
@@ -38,6 +39,8 @@ enum What {
     Explain(ExplainArgs),
     /// Runs many seeds, one process each.
     Swarm(SwarmArgs),
+    /// Plants bugs in a copy of the tree, one at a time, and sees whether each is found.
+    Mutants(MutantsArgs),
     /// Prints the scenario of a seed, or the default one, as a file to start from.
     Scenario {
         /// Draw it from this seed.
@@ -139,6 +142,28 @@ struct SwarmArgs {
     patience: u64,
 }
 
+#[derive(Args)]
+struct MutantsArgs {
+    /// Only those whose names begin like this.
+    #[arg(long, num_args = 1..)]
+    only: Vec<String>,
+    /// How long each is looked for, its build not counted.
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// Try also those whose result is known.
+    #[arg(long)]
+    again: bool,
+    /// Processes at once; as many as there are cores without it.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// The folder of the workspace.
+    #[arg(long, default_value = ".")]
+    tree: PathBuf,
+    /// Write the table of all results into `sim/README.md`.
+    #[arg(long)]
+    readme: bool,
+}
+
 fn main() -> ExitCode {
     let done = match Cli::parse().what {
         What::Run(args) => one(args),
@@ -151,6 +176,7 @@ fn main() -> ExitCode {
         What::Shrink(args) => smaller(args),
         What::Explain(args) => told(&args),
         What::Swarm(args) => many(args),
+        What::Mutants(args) => planted(args),
         What::Scenario { seed, faults } => {
             let mut scenario = seed.map_or_else(Scenario::default, Scenario::randomised);
             if faults {
@@ -243,6 +269,21 @@ fn minutes(minutes: f64) -> Result<Duration, String> {
     time.map_err(|_| "--minutes is a number from 0 on".to_owned())
 }
 
+fn planted(args: MutantsArgs) -> Result<bool, String> {
+    let plan = mutants::Plan {
+        root: args.tree,
+        only: args.only,
+        limit: minutes(args.minutes)?,
+        again: args.again,
+        jobs: args.jobs.unwrap_or_else(cores),
+        readme: args.readme,
+    };
+    let summary = mutants::run(&plan, &say::line)?;
+    say::line("");
+    summary.lines().iter().for_each(|line| say::line(line));
+    Ok(summary.is_enough())
+}
+
 fn many(args: SwarmArgs) -> Result<bool, String> {
     for file in &args.scenario {
         read(file)?;
@@ -253,8 +294,9 @@ fn many(args: SwarmArgs) -> Result<bool, String> {
         seeds: args.seeds.unwrap_or(u64::MAX),
         limit: minutes(args.minutes)?,
         scenarios: args.scenario,
-        jobs: args.jobs.unwrap_or(cores()),
+        jobs: args.jobs.unwrap_or_else(cores),
         patience: Duration::from_secs(args.patience),
+        until_found: false,
     };
     let summary = swarm(&plan, &say::progress);
     say::summary(&summary);

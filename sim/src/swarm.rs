@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub struct Plan {
     pub jobs: usize,
     /// A run that takes longer, in real time, is ended and counts as a violation.
     pub patience: Duration,
+    /// No new seed begins after the first violation.
+    pub until_found: bool,
 }
 
 /// What a swarm came to.
@@ -94,13 +96,15 @@ impl Summary {
 pub fn swarm(plan: &Plan, progress: &(dyn Fn(&Report, &Summary) + Sync)) -> Summary {
     let watch = Stopwatch::start();
     let next = AtomicU64::new(0);
+    let found = AtomicBool::new(false);
     let summary = Mutex::new(Summary::default());
     std::thread::scope(|scope| {
         for _ in 0..plan.jobs.max(1) {
             scope.spawn(|| {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= plan.seeds || watch.elapsed() >= plan.limit {
+                    let enough = plan.until_found && found.load(Ordering::Relaxed);
+                    if n >= plan.seeds || watch.elapsed() >= plan.limit || enough {
                         return;
                     }
                     let seed = plan.first + n;
@@ -110,8 +114,9 @@ pub fn swarm(plan: &Plan, progress: &(dyn Fn(&Report, &Summary) + Sync)) -> Summ
                     let report = child(&plan.program, plan.patience, seed, given);
                     let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
                     summary.add(&report);
-                    let found = report.violations.iter().cloned();
-                    summary.violations.extend(found.map(|one| (seed, file.clone(), one)));
+                    found.fetch_or(!report.violations.is_empty(), Ordering::Relaxed);
+                    let violations = report.violations.iter().cloned();
+                    summary.violations.extend(violations.map(|one| (seed, file.clone(), one)));
                     summary.wall = watch.elapsed();
                     progress(&report, &summary);
                 }

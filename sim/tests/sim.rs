@@ -10,6 +10,7 @@ use std::time::Duration;
 use holdfast_sim::coverage;
 use holdfast_sim::explain::explain;
 use holdfast_sim::faults::schedule;
+use holdfast_sim::mutants;
 use holdfast_sim::run::{Options, Report, account};
 use holdfast_sim::scenario::Scenario;
 use holdfast_sim::swarm::{Plan, swarm};
@@ -155,6 +156,7 @@ fn a_small_swarm_finds_nothing() {
         scenarios: Vec::new(),
         jobs: cores(),
         patience: Duration::from_secs(300),
+        until_found: false,
     };
     let summary = swarm(&plan, &|_, _| {});
     assert!(summary.runs > 0);
@@ -164,4 +166,25 @@ fn a_small_swarm_finds_nothing() {
         let never = coverage::never(&summary.changes);
         assert!(never.is_empty(), "no log has seen {never:?}");
     }
+}
+
+/// Each planted bug can still be planted, in a tree that has no other use for it.
+#[test]
+fn every_planted_bug_fits_the_tree() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let planted = mutants::all(&root).expect("the patches");
+    assert!(planted.len() >= 20, "{} planted bugs", planted.len());
+    let readme = fs::read_to_string(root.join("sim/README.md")).expect("reads");
+    let mut wrong = Vec::new();
+    for mutant in planted {
+        wrong.extend(mutant.fits(&root).err().map(|why| format!("{}: {why}", mutant.name)));
+        for scenario in &mutant.scenarios {
+            let text = fs::read_to_string(root.join(scenario)).expect("reads");
+            Scenario::parse(&text).expect("a scenario");
+        }
+        if !readme.contains(&format!("| `{}` | {} |", mutant.name, mutant.title)) {
+            wrong.push(format!("{}: not in the README as it is", mutant.name));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
 }

@@ -1,5 +1,6 @@
 //! H4: the time of events never decreases. (The start of an activity is written with what ended it,
-//! and carries the time at which it was: it may be earlier than what was written meanwhile.)
+//! and carries the time at which it was: it may be earlier than what was written meanwhile.) And the
+//! numbers that the hybrid clock gives them grow: no two events of a run are of the same stamp.
 
 use holdfast_proto::enums::EventType;
 
@@ -8,7 +9,7 @@ use crate::work::wire::{event_name, event_time};
 
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     for run in evidence.runs.values() {
-        let mut last = 0;
+        let (mut last, mut number) = (0, 0);
         for event in &run.events {
             let at = event_time(event);
             let late = event.event_type() == EventType::ActivityTaskStarted;
@@ -22,7 +23,18 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
                 );
                 findings.add(&run.id, text);
             }
+            if event.task_id != 0 && event.task_id <= number {
+                let text = format!(
+                    "run {}: event {} ({}) has the number {} of the clock, one before it {number}",
+                    run.run,
+                    event.event_id,
+                    event_name(event),
+                    event.task_id
+                );
+                findings.add(&run.id, text);
+            }
             last = last.max(at);
+            number = number.max(event.task_id);
         }
     }
 }
@@ -40,5 +52,15 @@ mod tests {
         let mut back = World::default();
         back.run("w", "r1").started("s1").task("t1").set_time(3, 0);
         fires(check, &back, "earlier than one before it");
+    }
+
+    #[test]
+    fn the_hybrid_clock_does_not_stand() {
+        let mut world = World::default();
+        world.run("w", "r1").started("s1").task("t1").set_number(1, 7).set_number(3, 8);
+        quiet(check, &world);
+        let mut still = World::default();
+        still.run("w", "r1").started("s1").task("t1").set_number(1, 7).set_number(3, 7);
+        fires(check, &still, "has the number 7 of the clock, one before it 7");
     }
 }

@@ -1,10 +1,12 @@
 //! T5: an activity with a limited number of attempts never has more, and each of them is handed out
-//! once: its start is durable before anybody hears of it.
+//! once: its start is durable before anybody hears of it. Once the faults are over, that holds of
+//! every attempt: only a leader that is lost takes grants with it.
 
 use std::collections::BTreeMap;
 
 use holdfast_proto::history::history_event::Attributes as Event;
 
+use super::t2::SETTLING;
 use super::{Evidence, Findings};
 use crate::record::{Kind, Operation, Told};
 
@@ -13,13 +15,15 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     for (operation, told) in evidence.acknowledged(Kind::Attempt) {
         let Told::Attempt { run, maximum, .. } = told else { continue };
         let Some((activity, number)) = operation.asked.attempt.as_ref() else { continue };
-        if *maximum == 0 {
+        let calm = evidence.calm.map(|calm| calm.at.saturating_add(SETTLING));
+        if *maximum == 0 && calm.is_none_or(|calm| operation.invoked.at < calm) {
             continue;
         }
         let before = handed.insert((run, activity, *number), operation);
         if let Some(before) = before {
+            let limit = if *maximum == 0 { "any".to_owned() } else { maximum.to_string() };
             let text = format!(
-                "attempt {number} of {activity} in run {run}, of {maximum} allowed, was handed out at {:.6} s to {} and at {:.6} s to {}",
+                "attempt {number} of {activity} in run {run}, of {limit} allowed, was handed out at {:.6} s to {} and at {:.6} s to {}",
                 before.returned.seconds(),
                 before.asked.who,
                 operation.returned.seconds(),
@@ -67,6 +71,18 @@ mod tests {
         quiet(check, &world);
         world.attempt("w", "r1", "a0.1", 2, 3);
         fires(check, &world, "attempt 2 of a0.1 in run r1, of 3 allowed");
+    }
+
+    #[test]
+    fn nothing_is_handed_out_twice_in_the_calm() {
+        let mut world = World::default();
+        world.calm();
+        world.attempt("w", "r1", "a0.0", 1, 0);
+        world.pass_ms(20_000);
+        world.attempt("w", "r1", "a0.0", 1, 0);
+        quiet(check, &world);
+        world.attempt("w", "r1", "a0.0", 1, 0);
+        fires(check, &world, "attempt 1 of a0.0 in run r1, of any allowed");
     }
 
     #[test]

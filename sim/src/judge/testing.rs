@@ -357,6 +357,14 @@ impl Builder<'_> {
         started.after(0).push(EventType::ActivityTaskTimedOut, attributes)
     }
 
+    /// Gives the event at a place the number of a stamp.
+    pub(super) fn set_number(self, at: usize, number: i64) -> Self {
+        if let Some(event) = self.run.events.get_mut(at) {
+            event.task_id = number;
+        }
+        self
+    }
+
     /// Sets the time of an event, in milliseconds on the events' clock.
     pub(super) fn set_time(self, event: usize, ms: u64) -> Self {
         if let Some(event) = self.run.events.get_mut(event - 1) {

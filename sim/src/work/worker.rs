@@ -40,7 +40,9 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) name: Arc<str>,
     pub(crate) queue: String,
-    sticky: String,
+    number: u32,
+    /// How often it died. Each life has a sticky queue of its own.
+    deaths: AtomicU64,
     cache: Mutex<BTreeMap<String, Machine>>,
     serial: AtomicU64,
 }
@@ -52,7 +54,8 @@ pub(crate) fn spawn(shared: &Arc<Shared>, number: u32, tasks: &mut JoinSet<()>) 
         shared: shared.clone(),
         name: format!("w{number}").into(),
         queue: format!("q{}", number % plan.queues.min(plan.workers).max(1)),
-        sticky: format!("sticky-{number}"),
+        number,
+        deaths: AtomicU64::new(0),
         cache: Mutex::default(),
         serial: AtomicU64::new(0),
     });
@@ -86,7 +89,7 @@ async fn poll(worker: Arc<Worker>, node: NodeId, own: bool) {
     sleep(rng.millis(0..500)).await;
     loop {
         let from: TaskQueue = match own {
-            true => sticky(&worker.sticky, &worker.queue),
+            true => sticky(&worker.sticky(), &worker.queue),
             false => queue(&worker.queue),
         };
         let query = rpc::PollWorkflowTaskQueueRequest {
@@ -124,6 +127,17 @@ impl Worker {
     /// A name for one answer, unique in the run.
     pub(crate) fn answer_name(&self, what: &str) -> String {
         format!("{}-{what}{}", self.name, self.serial.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn sticky(&self) -> String {
+        format!("sticky-{}.{}", self.number, self.deaths.load(Ordering::Relaxed))
+    }
+
+    /// The process ends and another one takes its place: it knows nothing, and nobody comes back for
+    /// what waits in its sticky queue once the polls that are under way have ended.
+    fn dies(&self) {
+        self.deaths.fetch_add(1, Ordering::Relaxed);
+        lock(&self.cache).clear();
     }
 
     /// A task, and those that come inside the answers to it.
@@ -170,6 +184,7 @@ impl Worker {
             self.name, task.started_event_id, task.attempt
         ));
         if mood == Mood::Dies {
+            self.dies();
             return None;
         }
         if rng.one_in(30) {
@@ -336,7 +351,7 @@ impl Worker {
             commands: orders.iter().map(|o| o.command(&self.queue, rng.one_in(4))).collect(),
             identity: String::new(),
             sticky_attributes: keeps.then(|| StickyExecutionAttributes {
-                worker_task_queue: Some(sticky(&self.sticky, &self.queue)),
+                worker_task_queue: Some(sticky(&self.sticky(), &self.queue)),
                 schedule_to_start_timeout: Some(millis(rng.within(500..5_000))),
             }),
             return_new_workflow_task: rng.one_in(2),
