@@ -170,7 +170,8 @@ impl Frontend {
             let token = PageToken { run, next: page.next, to: end, backward: false };
             return Ok((page.events, Some(token)));
         }
-        if wait && !view.closed {
+        // A run that closed after the first page has more to show than was pinned then.
+        if wait && (!view.closed || to < view.next_event) {
             let token = PageToken { run, next: page.next, to: 0, backward: false };
             return Ok((page.events, Some(token)));
         }
