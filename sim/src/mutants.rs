@@ -26,7 +26,7 @@ const FOLDER: &str = "sim/mutants";
 /// Which share of them has to be found, in percent.
 const WANTED: usize = 90;
 /// How long the tree without a patch is looked at first; half of it with random scenarios.
-const SANITY: Duration = Duration::from_secs(60);
+const SANITY: Duration = Duration::from_secs(90);
 /// Real seconds after which a run hangs. One takes a few.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What was made for this machine and git does not have.
@@ -394,11 +394,14 @@ impl Workshop {
             mutants.iter().flat_map(|mutant| mutant.scenarios.clone()).collect();
         let named: Vec<String> = named.into_iter().collect();
         let key = self.key(sources, "", &named);
-        if results.get(UNPATCHED).is_some_and(|known| known.stands(&key, Duration::ZERO)) {
+        let known = results.get(UNPATCHED).is_some_and(|known| known.stands(&key, Duration::ZERO));
+        if known && self.unpatched().is_file() {
             return Ok(());
         }
         let watch = Stopwatch::start();
         self.build()?;
+        let built = self.build.join("release/holdfast-sim");
+        fs::copy(built, self.unpatched()).map_err(|why| why.to_string())?;
         say(&format!("built without a patch in {:.0} s", watch.elapsed().as_secs_f64()));
         let limit = if named.is_empty() { SANITY } else { SANITY / 2 };
         let mut verdict = self.look(plan, key.clone(), &[], limit);
@@ -419,11 +422,53 @@ impl Workshop {
     fn attempt(&self, plan: &Plan, mutant: &Mutant, key: String) -> Verdict {
         let ready = self.renew().and_then(|_| mutant.apply(&self.tree, &[]));
         match ready.and_then(|()| self.build()) {
-            Ok(()) => self.look(plan, key, &self.paths(&mutant.scenarios), plan.limit),
+            Ok(()) => {
+                let verdict = self.look(plan, key, &self.paths(&mutant.scenarios), plan.limit);
+                self.confirmed(plan, verdict)
+            }
             Err(why) => {
                 let (limit_s, broken) = (plan.limit.as_secs(), Some(why));
                 Verdict { key, limit_s, seconds: 0.0, seeds: 0, found: None, broken }
             }
+        }
+    }
+
+    /// A seed that shows something without the patch too says nothing about it.
+    fn confirmed(&self, plan: &Plan, verdict: Verdict) -> Verdict {
+        let Some(found) = &verdict.found else { return verdict };
+        let scenarios: Vec<PathBuf> = found.scenario.iter().cloned().collect();
+        let summary = swarm(
+            &swarm::Plan {
+                program: self.unpatched(),
+                first: found.seed,
+                seeds: 1,
+                ..self.plan(plan, scenarios, Duration::MAX)
+            },
+            &|_, _| {},
+        );
+        match summary.violations.first() {
+            Some((seed, _, one)) => {
+                let why = format!("seed {seed} shows it without the patch: {}", one.text);
+                Verdict { found: None, broken: Some(why), ..verdict }
+            }
+            None => verdict,
+        }
+    }
+
+    fn unpatched(&self) -> PathBuf {
+        self.build.with_file_name("holdfast-sim-unpatched")
+    }
+
+    fn plan(&self, plan: &Plan, scenarios: Vec<PathBuf>, limit: Duration) -> swarm::Plan {
+        swarm::Plan {
+            program: self.build.join("release/holdfast-sim"),
+            first: 1,
+            seeds: u64::MAX,
+            limit,
+            scenarios,
+            jobs: plan.jobs,
+            patience: PATIENCE,
+            until_found: true,
         }
     }
 
@@ -445,19 +490,7 @@ impl Workshop {
     }
 
     fn look(&self, plan: &Plan, key: String, scenarios: &[PathBuf], limit: Duration) -> Verdict {
-        let summary = swarm(
-            &swarm::Plan {
-                program: self.build.join("release/holdfast-sim"),
-                first: 1,
-                seeds: u64::MAX,
-                limit,
-                scenarios: scenarios.to_vec(),
-                jobs: plan.jobs,
-                patience: PATIENCE,
-                until_found: true,
-            },
-            &|_, _| {},
-        );
+        let summary = swarm(&self.plan(plan, scenarios.to_vec(), limit), &|_, _| {});
         let says = |one: &&(u64, Option<PathBuf>, Finding)| one.2.rule != "hangs";
         let best = summary.violations.iter().find(says).or(summary.violations.first());
         let found = best.map(|(seed, scenario, first)| {
