@@ -413,6 +413,9 @@ impl Workshop {
         if let Some(found) = &verdict.found {
             return Err(format!("without a patch: {} (seed {})", found.text, found.seed));
         }
+        if let Some(why) = &verdict.broken {
+            return Err(format!("without a patch: {why}"));
+        }
         say(&format!("without a patch: {} seeds, no violation", verdict.seeds));
         results.insert(UNPATCHED.to_owned(), verdict);
         self.keep(results)
@@ -491,9 +494,13 @@ impl Workshop {
 
     fn look(&self, plan: &Plan, key: String, scenarios: &[PathBuf], limit: Duration) -> Verdict {
         let summary = swarm(&self.plan(plan, scenarios.to_vec(), limit), &|_, _| {});
-        let says = |one: &&(u64, Option<PathBuf>, Finding)| one.2.rule != "hangs";
-        let best = summary.violations.iter().find(says).or(summary.violations.first());
-        let found = best.map(|(seed, scenario, first)| {
+        // A process that did not report, say for a broken build, has not looked at anything.
+        let (mute, found): (Vec<_>, Vec<_>) =
+            summary.violations.iter().partition(|one| is_mute(one));
+        let broken = mute.first().map(|(.., one)| one.text.clone());
+        let says = |one: &&&Violation| one.2.rule != "hangs";
+        let best = found.iter().find(says).or(found.first()).copied();
+        let found = best.filter(|_| broken.is_none()).map(|(seed, scenario, first)| {
             let same = summary.violations.iter().filter(|(other, ..)| other == seed);
             let rules: BTreeSet<String> = same.map(|(.., one)| one.rule.clone()).collect();
             Found {
@@ -504,8 +511,15 @@ impl Workshop {
             }
         });
         let seconds = summary.wall.as_secs_f64();
-        Verdict { key, limit_s: limit.as_secs(), seconds, seeds: summary.runs, found, broken: None }
+        Verdict { key, limit_s: limit.as_secs(), seconds, seeds: summary.runs, found, broken }
     }
+}
+
+/// A seed, its scenario file, and what was found.
+type Violation = (u64, Option<PathBuf>, Finding);
+
+fn is_mute((.., one): &&Violation) -> bool {
+    ["no-report", "no-process"].contains(&one.rule.as_str())
 }
 
 /// Whether what a seed comes to can depend on a file.
