@@ -495,8 +495,7 @@ impl Workshop {
     fn look(&self, plan: &Plan, key: String, scenarios: &[PathBuf], limit: Duration) -> Verdict {
         let summary = swarm(&self.plan(plan, scenarios.to_vec(), limit), &|_, _| {});
         // A process that did not report, say for a broken build, has not looked at anything.
-        let (mute, found): (Vec<_>, Vec<_>) =
-            summary.violations.iter().partition(|one| is_mute(one));
+        let (mute, found): (Vec<_>, Vec<_>) = summary.violations.iter().partition(is_mute);
         let broken = mute.first().map(|(.., one)| one.text.clone());
         let says = |one: &&&Violation| one.2.rule != "hangs";
         let best = found.iter().find(says).or(found.first()).copied();
