@@ -152,7 +152,7 @@ impl Kind {
 }
 
 /// When a fault heals that never does.
-const NEVER: u64 = u64::MAX;
+pub(crate) const NEVER: u64 = u64::MAX;
 
 fn never() -> u64 {
     NEVER

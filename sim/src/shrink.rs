@@ -117,7 +117,7 @@ const DIALS: [Dial; 9] = [
             it.seconds = to;
             let end = u64::from(to) * 1000;
             for fault in it.fault.iter_mut().flatten() {
-                if fault.heal_ms != u64::MAX {
+                if fault.heal_ms != faults::NEVER {
                     fault.heal_ms = fault.heal_ms.min(end.max(fault.at_ms));
                 }
             }

@@ -23,7 +23,7 @@ use crate::work::{Reader, Workload, wire};
 const LOOKS: u32 = 100;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// How often a history is asked for; the network may still lose messages.
+/// How often a history is asked for: a group may have no leader for a while.
 const READS: u32 = 8;
 
 /// Executions on a page of the last list.

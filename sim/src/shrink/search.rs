@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{DIALS, Dial, PLAIN, Plan, Small, faults_of, silent, size};
+use crate::faults::NEVER;
 use crate::run::Finding;
 use crate::scenario::Scenario;
 use crate::wall::Stopwatch;
@@ -218,7 +219,7 @@ impl<'a> Search<'a> {
             let shorter = |part: u64| {
                 let mut scenario = self.best.clone();
                 if let Some(fault) = scenario.fault.as_mut().and_then(|list| list.get_mut(at))
-                    && fault.heal_ms != u64::MAX
+                    && fault.heal_ms != NEVER
                 {
                     fault.heal_ms = fault.at_ms + fault.heal_ms.saturating_sub(fault.at_ms) / part;
                 }
