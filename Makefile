@@ -48,8 +48,8 @@ ci:
 
 # The choice of packages is that of `test`, so that the dependencies are compiled once.
 sim: rocksdb ## many seeds of the simulator; prints the seed of any failure
-	cargo build --release --workspace --bins
-	@exec $(dir $(HOLDFAST_BIN))holdfast-sim swarm --minutes $(or $(MINUTES),5) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SCENARIO),--scenario $(SCENARIO))
+	cargo build --profile dist -p holdfast-sim
+	@exec $(dir $(HOLDFAST_BIN))../dist/holdfast-sim swarm --minutes $(or $(MINUTES),5) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SCENARIO),--scenario $(SCENARIO))
 
 cluster:
 	@echo "cluster: will start three nodes on this machine as one cluster (not built yet)"

@@ -154,6 +154,8 @@ fn generate(files: Vec<FileDescriptorProto>, out: &Path) -> Fallible<()> {
         .out_dir(out)
         .bytes(["."])
         .btree_map(["."])
+        // An event is held in lists; in place, each would be as large as the largest kind.
+        .boxed(".temporal.api.history.v1.HistoryEvent.attributes")
         .enable_type_names()
         .type_name_domain(["."], "type.googleapis.com");
     for (package, name) in OPAQUE {

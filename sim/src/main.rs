@@ -2,8 +2,9 @@
 
 mod say;
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -164,7 +165,21 @@ struct MutantsArgs {
     readme: bool,
 }
 
+/// Starts the program once more with an allocator that keeps what it has: a run is short, and the
+/// allocator reads its options before `main`.
+#[expect(clippy::disallowed_methods, reason = "this is main, which reads the configuration")]
+fn keep_memory() {
+    const PURGE: &str = "MIMALLOC_PURGE_DELAY";
+    if std::env::var_os(PURGE).is_none()
+        && let Ok(program) = std::env::current_exe()
+    {
+        // It returns when it has failed: then the run is slower, and no other.
+        let _ = Command::new(program).args(std::env::args_os().skip(1)).env(PURGE, "-1").exec();
+    }
+}
+
 fn main() -> ExitCode {
+    keep_memory();
     let done = match Cli::parse().what {
         What::Run(args) => one(args),
         What::Replay(args) => {

@@ -148,8 +148,6 @@ pub(crate) fn child(program: &Path, patience: Duration, seed: u64, given: Given<
     };
     let mut command = Command::new(program);
     command.args(["run", "--json", "--seed"]).arg(seed.to_string());
-    // A run is short: its allocator need not give memory back.
-    command.env("MIMALLOC_PURGE_DELAY", "-1");
     let mut input = "";
     match given {
         Given::File(file) => command.arg("--scenario").arg(file),

@@ -33,7 +33,8 @@ pub fn request(
         identity: request.identity,
         ..WorkflowExecutionCancelRequestedEventAttributes::default()
     };
-    let attributes = Attributes::WorkflowExecutionCancelRequestedEventAttributes(attributes);
+    let attributes =
+        Attributes::WorkflowExecutionCancelRequestedEventAttributes(Box::new(attributes));
     let mut event = new_event(env, env.now, attributes);
     event.links = request.links;
     run.happened(event);

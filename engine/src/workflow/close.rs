@@ -80,7 +80,7 @@ pub fn complete(
     run.event_full(command_event(
         env,
         ctx.command,
-        Attributes::WorkflowExecutionCompletedEventAttributes(event),
+        Attributes::WorkflowExecutionCompletedEventAttributes(Box::new(event)),
     ));
     Ok(())
 }
@@ -108,7 +108,7 @@ pub fn fail(
     run.event_full(command_event(
         env,
         ctx.command,
-        Attributes::WorkflowExecutionFailedEventAttributes(event),
+        Attributes::WorkflowExecutionFailedEventAttributes(Box::new(event)),
     ));
     Ok(())
 }
@@ -130,7 +130,7 @@ pub fn cancel(
     run.event_full(command_event(
         env,
         ctx.command,
-        Attributes::WorkflowExecutionCanceledEventAttributes(event),
+        Attributes::WorkflowExecutionCanceledEventAttributes(Box::new(event)),
     ));
     Ok(())
 }
@@ -175,7 +175,7 @@ pub fn terminate(run: &mut Live, by: Termination, env: &Env<'_>) {
         details: by.details,
         identity: by.identity,
     };
-    let attributes = Attributes::WorkflowExecutionTerminatedEventAttributes(attributes);
+    let attributes = Attributes::WorkflowExecutionTerminatedEventAttributes(Box::new(attributes));
     let mut event = new_event(env, env.now, attributes);
     event.links = by.links;
     run.event_full(event);
@@ -229,7 +229,7 @@ pub fn time_out(run: &mut Live, env: &Env<'_>) {
         retry_state: RetryState::RetryPolicyNotSet as i32,
         ..WorkflowExecutionTimedOutEventAttributes::default()
     };
-    run.event(env, Attributes::WorkflowExecutionTimedOutEventAttributes(attributes));
+    run.event(env, Attributes::WorkflowExecutionTimedOutEventAttributes(Box::new(attributes)));
 }
 
 /// A history that grows without end is cut: the run is terminated.

@@ -50,7 +50,7 @@ pub fn record(
         header: attributes.header.clone(),
         failure: attributes.failure.clone(),
     };
-    let event = Attributes::MarkerRecordedEventAttributes(event);
+    let event = Attributes::MarkerRecordedEventAttributes(Box::new(event));
     run.event_full(command_event(env, ctx.command, event));
     Ok(())
 }

@@ -39,12 +39,12 @@ pub fn modify(
         let message = "ModifyWorkflowPropertiesCommandAttributes exceeds size limit.";
         return Err(Refusal::too_large(BAD, message));
     }
-    let event = Attributes::WorkflowPropertiesModifiedEventAttributes(
+    let event = Attributes::WorkflowPropertiesModifiedEventAttributes(Box::new(
         WorkflowPropertiesModifiedEventAttributes {
             workflow_task_completed_event_id: ctx.completed,
             upserted_memo: attributes.upserted_memo.clone(),
         },
-    );
+    ));
     run.event_full(command_event(env, ctx.command, event));
     Ok(())
 }

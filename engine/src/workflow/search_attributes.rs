@@ -36,12 +36,12 @@ pub fn upsert(
     merge(&mut merged, upserted.indexed_fields.clone());
     check::sizes(&SearchAttributes { indexed_fields: merged }, env.limits)
         .map_err(|rejection| Refusal::too_large(BAD, rejection.message))?;
-    let event = Attributes::UpsertWorkflowSearchAttributesEventAttributes(
+    let event = Attributes::UpsertWorkflowSearchAttributesEventAttributes(Box::new(
         UpsertWorkflowSearchAttributesEventAttributes {
             workflow_task_completed_event_id: ctx.completed,
             search_attributes: Some(upserted),
         },
-    );
+    ));
     run.event_full(command_event(env, ctx.command, event));
     Ok(())
 }

@@ -127,7 +127,7 @@ fn deliver(run: &mut Live, signal: Signal, env: &Env<'_>) {
         request_id: signal.request_id,
         ..WorkflowExecutionSignaledEventAttributes::default()
     };
-    let attributes = Attributes::WorkflowExecutionSignaledEventAttributes(attributes);
+    let attributes = Attributes::WorkflowExecutionSignaledEventAttributes(Box::new(attributes));
     let mut event = new_event(env, env.now, attributes);
     event.links = signal.links;
     run.happened(event);

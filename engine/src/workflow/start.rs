@@ -230,7 +230,8 @@ fn attach(draft: &mut Draft, request: &StartWorkflowExecutionRequest, env: &Env<
         attached_request_id: request.request_id.clone(),
         ..WorkflowExecutionOptionsUpdatedEventAttributes::default()
     };
-    let attributes = Attributes::WorkflowExecutionOptionsUpdatedEventAttributes(attributes);
+    let attributes =
+        Attributes::WorkflowExecutionOptionsUpdatedEventAttributes(Box::new(attributes));
     let mut event = new_event(env, env.now, attributes);
     event.worker_may_ignore = true;
     if options.attach_links {
@@ -317,7 +318,7 @@ fn started_event(
         eager_execution_accepted: eager,
         ..WorkflowExecutionStartedEventAttributes::default()
     };
-    let attributes = Attributes::WorkflowExecutionStartedEventAttributes(attributes);
+    let attributes = Attributes::WorkflowExecutionStartedEventAttributes(Box::new(attributes));
     let mut event = new_event(env, env.now, attributes);
     event.user_metadata = request.user_metadata;
     event.links = request.links;

@@ -60,14 +60,14 @@ pub fn start(
             ),
         ));
     }
-    let event = Attributes::TimerStartedEventAttributes(TimerStartedEventAttributes {
+    let event = Attributes::TimerStartedEventAttributes(Box::new(TimerStartedEventAttributes {
         timer_id: id.clone(),
         start_to_fire_timeout: attributes
             .start_to_fire_timeout
             .as_ref()
             .map(|_| holdfast_proto::duration(time)),
         workflow_task_completed_event_id: ctx.completed,
-    });
+    }));
     run.event_full(command_event(env, ctx.command, event));
     Ok(())
 }
@@ -94,12 +94,12 @@ pub fn cancel(
         );
         return Err(Refusal::bad(BAD, message));
     };
-    let event = Attributes::TimerCanceledEventAttributes(TimerCanceledEventAttributes {
+    let event = Attributes::TimerCanceledEventAttributes(Box::new(TimerCanceledEventAttributes {
         timer_id: id.clone(),
         started_event_id: started,
         workflow_task_completed_event_id: ctx.completed,
         identity: ctx.identity.to_owned(),
-    });
+    }));
     run.event_full(command_event(env, ctx.command, event));
     Ok(())
 }
@@ -147,7 +147,7 @@ pub fn due(run: &mut Live, env: &Env<'_>, until: Hlc) -> bool {
     let fired = !due.is_empty();
     for (_, started, timer_id) in due {
         let event = TimerFiredEventAttributes { timer_id, started_event_id: started };
-        let event = Attributes::TimerFiredEventAttributes(event);
+        let event = Attributes::TimerFiredEventAttributes(Box::new(event));
         run.happened(new_event(env, env.now, event));
     }
     fired

@@ -192,7 +192,7 @@ impl Builder<'_> {
             input: Some(text("1")),
             ..WorkflowExecutionStartedEventAttributes::default()
         };
-        let attributes = Event::WorkflowExecutionStartedEventAttributes(attributes);
+        let attributes = Event::WorkflowExecutionStartedEventAttributes(Box::new(attributes));
         self.push(EventType::WorkflowExecutionStarted, attributes)
     }
 
@@ -201,7 +201,7 @@ impl Builder<'_> {
             request_id: request.to_owned(),
             ..WorkflowExecutionSignaledEventAttributes::default()
         };
-        let attributes = Event::WorkflowExecutionSignaledEventAttributes(attributes);
+        let attributes = Event::WorkflowExecutionSignaledEventAttributes(Box::new(attributes));
         self.push(EventType::WorkflowExecutionSignaled, attributes)
     }
 
@@ -210,7 +210,8 @@ impl Builder<'_> {
             identity: request.to_owned(),
             ..WorkflowExecutionCancelRequestedEventAttributes::default()
         };
-        let attributes = Event::WorkflowExecutionCancelRequestedEventAttributes(attributes);
+        let attributes =
+            Event::WorkflowExecutionCancelRequestedEventAttributes(Box::new(attributes));
         self.push(EventType::WorkflowExecutionCancelRequested, attributes)
     }
 
@@ -219,13 +220,13 @@ impl Builder<'_> {
             identity: request.to_owned(),
             ..WorkflowExecutionTerminatedEventAttributes::default()
         };
-        let attributes = Event::WorkflowExecutionTerminatedEventAttributes(attributes);
+        let attributes = Event::WorkflowExecutionTerminatedEventAttributes(Box::new(attributes));
         self.push(EventType::WorkflowExecutionTerminated, attributes)
     }
 
     pub(super) fn timed_out(self, after_ms: u64) -> Self {
         let attributes = WorkflowExecutionTimedOutEventAttributes::default();
-        let attributes = Event::WorkflowExecutionTimedOutEventAttributes(attributes);
+        let attributes = Event::WorkflowExecutionTimedOutEventAttributes(Box::new(attributes));
         self.after(after_ms).push(EventType::WorkflowExecutionTimedOut, attributes)
     }
 
@@ -238,7 +239,7 @@ impl Builder<'_> {
             start_to_close_timeout: Some(millis(timeout)),
             ..WorkflowTaskScheduledEventAttributes::default()
         };
-        let attributes = Event::WorkflowTaskScheduledEventAttributes(attributes);
+        let attributes = Event::WorkflowTaskScheduledEventAttributes(Box::new(attributes));
         self.push(EventType::WorkflowTaskScheduled, attributes)
     }
 
@@ -247,7 +248,7 @@ impl Builder<'_> {
             scheduled_event_id: self.next() - 1,
             ..WorkflowTaskStartedEventAttributes::default()
         };
-        let attributes = Event::WorkflowTaskStartedEventAttributes(attributes);
+        let attributes = Event::WorkflowTaskStartedEventAttributes(Box::new(attributes));
         self.push(EventType::WorkflowTaskStarted, attributes)
     }
 
@@ -265,7 +266,7 @@ impl Builder<'_> {
             identity: request.to_owned(),
             ..WorkflowTaskCompletedEventAttributes::default()
         };
-        let attributes = Event::WorkflowTaskCompletedEventAttributes(attributes);
+        let attributes = Event::WorkflowTaskCompletedEventAttributes(Box::new(attributes));
         self.push(EventType::WorkflowTaskCompleted, attributes)
     }
 
@@ -276,7 +277,7 @@ impl Builder<'_> {
             started_event_id: started.next() - 1,
             timeout_type: TimeoutType::StartToClose as i32,
         };
-        let attributes = Event::WorkflowTaskTimedOutEventAttributes(attributes);
+        let attributes = Event::WorkflowTaskTimedOutEventAttributes(Box::new(attributes));
         started.after(after).push(EventType::WorkflowTaskTimedOut, attributes)
     }
 
@@ -287,13 +288,13 @@ impl Builder<'_> {
             start_to_fire_timeout: Some(millis(length)),
             workflow_task_completed_event_id: self.next() - 1,
         };
-        let attributes = Event::TimerStartedEventAttributes(attributes);
+        let attributes = Event::TimerStartedEventAttributes(Box::new(attributes));
         let started = self.push(EventType::TimerStarted, attributes);
         let attributes = TimerFiredEventAttributes {
             timer_id: id.to_owned(),
             started_event_id: started.next() - 1,
         };
-        let attributes = Event::TimerFiredEventAttributes(attributes);
+        let attributes = Event::TimerFiredEventAttributes(Box::new(attributes));
         started.after(after).push(EventType::TimerFired, attributes).signaled("")
     }
 
@@ -304,7 +305,7 @@ impl Builder<'_> {
             retry_policy: Some(RetryPolicy { maximum_attempts: maximum, ..RetryPolicy::default() }),
             ..ActivityTaskScheduledEventAttributes::default()
         };
-        let attributes = Event::ActivityTaskScheduledEventAttributes(attributes);
+        let attributes = Event::ActivityTaskScheduledEventAttributes(Box::new(attributes));
         self.push(EventType::ActivityTaskScheduled, attributes)
     }
 
@@ -314,7 +315,7 @@ impl Builder<'_> {
             attempt,
             ..ActivityTaskStartedEventAttributes::default()
         };
-        let attributes = Event::ActivityTaskStartedEventAttributes(attributes);
+        let attributes = Event::ActivityTaskStartedEventAttributes(Box::new(attributes));
         self.push(EventType::ActivityTaskStarted, attributes)
     }
 
@@ -332,7 +333,7 @@ impl Builder<'_> {
             identity: request.to_owned(),
             ..ActivityTaskCompletedEventAttributes::default()
         };
-        let attributes = Event::ActivityTaskCompletedEventAttributes(attributes);
+        let attributes = Event::ActivityTaskCompletedEventAttributes(Box::new(attributes));
         started.push(EventType::ActivityTaskCompleted, attributes)
     }
 
@@ -353,7 +354,7 @@ impl Builder<'_> {
             started_event_id: started.next() - 1,
             ..ActivityTaskTimedOutEventAttributes::default()
         };
-        let attributes = Event::ActivityTaskTimedOutEventAttributes(attributes);
+        let attributes = Event::ActivityTaskTimedOutEventAttributes(Box::new(attributes));
         started.after(0).push(EventType::ActivityTaskTimedOut, attributes)
     }
 

@@ -209,13 +209,15 @@ pub fn completed(
         return Ok(Reply::Done);
     }
     close(run, env, scheduled, |started| {
-        Attributes::ActivityTaskCompletedEventAttributes(ActivityTaskCompletedEventAttributes {
-            result: request.result.clone(),
-            scheduled_event_id: scheduled,
-            started_event_id: started,
-            identity: request.identity.clone(),
-            worker_version: request.worker_version.clone(),
-        })
+        Attributes::ActivityTaskCompletedEventAttributes(Box::new(
+            ActivityTaskCompletedEventAttributes {
+                result: request.result.clone(),
+                scheduled_event_id: scheduled,
+                started_event_id: started,
+                identity: request.identity.clone(),
+                worker_version: request.worker_version.clone(),
+            },
+        ))
     });
     workflow_task::schedule_if_needed(run, env);
     Ok(Reply::Done)
@@ -262,14 +264,16 @@ pub fn canceled(
         return Err(Rejection::invalid(message).into());
     }
     close(run, env, scheduled, |started| {
-        Attributes::ActivityTaskCanceledEventAttributes(ActivityTaskCanceledEventAttributes {
-            details: request.details.clone(),
-            latest_cancel_requested_event_id: requested,
-            scheduled_event_id: scheduled,
-            started_event_id: started,
-            identity: request.identity.clone(),
-            worker_version: request.worker_version.clone(),
-        })
+        Attributes::ActivityTaskCanceledEventAttributes(Box::new(
+            ActivityTaskCanceledEventAttributes {
+                details: request.details.clone(),
+                latest_cancel_requested_event_id: requested,
+                scheduled_event_id: scheduled,
+                started_event_id: started,
+                identity: request.identity.clone(),
+                worker_version: request.worker_version.clone(),
+            },
+        ))
     });
     workflow_task::schedule_if_needed(run, env);
     Ok(Reply::Done)
@@ -322,7 +326,7 @@ fn fail(run: &mut Live, env: &Env<'_>, scheduled: EventId, failing: Failing<'_>)
         return;
     };
     close(run, env, scheduled, |started| {
-        Attributes::ActivityTaskFailedEventAttributes(ActivityTaskFailedEventAttributes {
+        Attributes::ActivityTaskFailedEventAttributes(Box::new(ActivityTaskFailedEventAttributes {
             failure: failing.failure,
             scheduled_event_id: scheduled,
             started_event_id: started,
@@ -330,7 +334,7 @@ fn fail(run: &mut Live, env: &Env<'_>, scheduled: EventId, failing: Failing<'_>)
             retry_state: state as i32,
             worker_version: failing.worker_version,
             cause: failing.cause,
-        })
+        }))
     });
     workflow_task::schedule_if_needed(run, env);
 }
@@ -394,7 +398,7 @@ pub(super) fn close(
             ..ActivityTaskStartedEventAttributes::default()
         };
         let at = Hlc(activity.started_at);
-        let attributes = Attributes::ActivityTaskStartedEventAttributes(attributes);
+        let attributes = Attributes::ActivityTaskStartedEventAttributes(Box::new(attributes));
         started = run.happened(new_event(env, at, attributes));
     }
     run.happened(new_event(env, env.now, event(started)));

@@ -71,7 +71,7 @@ pub fn schedule(
         );
         return Err(Refusal::bad(Cause::ScheduleActivityDuplicateId, message));
     }
-    let attributes = Attributes::ActivityTaskScheduledEventAttributes(event);
+    let attributes = Attributes::ActivityTaskScheduledEventAttributes(Box::new(event));
     run.event_full(command_event(env, ctx.command, attributes));
     Ok(())
 }
@@ -192,12 +192,12 @@ pub fn request_cancel(
             ),
         ));
     }
-    let requested = Attributes::ActivityTaskCancelRequestedEventAttributes(
+    let requested = Attributes::ActivityTaskCancelRequestedEventAttributes(Box::new(
         ActivityTaskCancelRequestedEventAttributes {
             scheduled_event_id: id,
             workflow_task_completed_event_id: ctx.completed,
         },
-    );
+    ));
     let requested = run.event_full(command_event(env, ctx.command, requested));
     if waits {
         let canceled = ActivityTaskCanceledEventAttributes {
@@ -211,7 +211,7 @@ pub fn request_cancel(
         };
         // No event of a command: it comes behind those of the commands that follow (surface
         // 2.3.6 c and d), with what else the buffer holds.
-        let canceled = Attributes::ActivityTaskCanceledEventAttributes(canceled);
+        let canceled = Attributes::ActivityTaskCanceledEventAttributes(Box::new(canceled));
         run.push(Change::Buffered(Box::new(new_event(env, env.now, canceled))));
     }
     Ok(waits)

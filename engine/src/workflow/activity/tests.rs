@@ -57,21 +57,21 @@ fn polled(rig: &mut Rig) -> ActivityGrant {
 
 fn started(rig: &Rig, id: i64) -> ActivityTaskStartedEventAttributes {
     match rig.event(id) {
-        Attributes::ActivityTaskStartedEventAttributes(a) => a,
+        Attributes::ActivityTaskStartedEventAttributes(a) => *a,
         other => panic!("{other:?}"),
     }
 }
 
 fn failed(rig: &Rig, id: i64) -> ActivityTaskFailedEventAttributes {
     match rig.event(id) {
-        Attributes::ActivityTaskFailedEventAttributes(a) => a,
+        Attributes::ActivityTaskFailedEventAttributes(a) => *a,
         other => panic!("{other:?}"),
     }
 }
 
 fn timed_out(rig: &Rig, id: i64) -> ActivityTaskTimedOutEventAttributes {
     match rig.event(id) {
-        Attributes::ActivityTaskTimedOutEventAttributes(a) => a,
+        Attributes::ActivityTaskTimedOutEventAttributes(a) => *a,
         other => panic!("{other:?}"),
     }
 }
@@ -388,7 +388,7 @@ fn what_is_too_large_fails_the_activity() {
 
 fn canceled(rig: &Rig, id: i64) -> ActivityTaskCanceledEventAttributes {
     match rig.event(id) {
-        Attributes::ActivityTaskCanceledEventAttributes(a) => a,
+        Attributes::ActivityTaskCanceledEventAttributes(a) => *a,
         other => panic!("{other:?}"),
     }
 }

@@ -112,12 +112,14 @@ fn expire(run: &mut Live, env: &Env<'_>, id: EventId, kind: TimeoutType) -> bool
         failure::timeout(message, kind, details, None)
     };
     close(run, env, id, |started| {
-        Attributes::ActivityTaskTimedOutEventAttributes(ActivityTaskTimedOutEventAttributes {
-            failure: Some(failure),
-            scheduled_event_id: id,
-            started_event_id: started,
-            retry_state: state as i32,
-        })
+        Attributes::ActivityTaskTimedOutEventAttributes(Box::new(
+            ActivityTaskTimedOutEventAttributes {
+                failure: Some(failure),
+                scheduled_event_id: id,
+                started_event_id: started,
+                retry_state: state as i32,
+            },
+        ))
     });
     true
 }

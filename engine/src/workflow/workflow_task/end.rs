@@ -33,7 +33,7 @@ pub fn fail(
     } else {
         attributes.scheduled_event_id = task.scheduled;
         attributes.started_event_id = task.started;
-        run.event(env, Attributes::WorkflowTaskFailedEventAttributes(attributes));
+        run.event(env, Attributes::WorkflowTaskFailedEventAttributes(Box::new(attributes)));
     }
     next
 }
@@ -69,11 +69,13 @@ pub fn time_out(run: &mut Live, env: &Env<'_>, timeout: TimeoutType) {
     } else {
         run.event(
             env,
-            Attributes::WorkflowTaskTimedOutEventAttributes(WorkflowTaskTimedOutEventAttributes {
-                scheduled_event_id: task.scheduled,
-                started_event_id: task.started,
-                timeout_type: timeout as i32,
-            }),
+            Attributes::WorkflowTaskTimedOutEventAttributes(Box::new(
+                WorkflowTaskTimedOutEventAttributes {
+                    scheduled_event_id: task.scheduled,
+                    started_event_id: task.started,
+                    timeout_type: timeout as i32,
+                },
+            )),
         );
     }
     retry(run, env, next);

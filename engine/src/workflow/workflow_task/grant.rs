@@ -210,7 +210,7 @@ fn started_attributes(
     if state.next_event > limits.history_events_suggest {
         reasons.push(SuggestContinueAsNewReason::TooManyHistoryEvents as i32);
     }
-    Attributes::WorkflowTaskStartedEventAttributes(WorkflowTaskStartedEventAttributes {
+    Attributes::WorkflowTaskStartedEventAttributes(Box::new(WorkflowTaskStartedEventAttributes {
         scheduled_event_id: scheduled,
         identity: start.identity.to_owned(),
         request_id: start.request_id.clone(),
@@ -219,7 +219,7 @@ fn started_attributes(
         history_size_bytes: i64::try_from(state.history_bytes).unwrap_or(i64::MAX),
         worker_version: worker_version(start.build_id),
         ..WorkflowTaskStartedEventAttributes::default()
-    })
+    }))
 }
 
 /// Makes a grant durable. Of an attempt above 1 nothing may show in history before it completes.
@@ -306,7 +306,7 @@ pub fn complete(
     }
     attributes.scheduled_event_id = task.scheduled;
     attributes.started_event_id = task.started;
-    run.event(env, Attributes::WorkflowTaskCompletedEventAttributes(attributes))
+    run.event(env, Attributes::WorkflowTaskCompletedEventAttributes(Box::new(attributes)))
 }
 
 /// What history shows behind its last event to SDKs: a start that is not durable yet, and the

@@ -245,11 +245,13 @@ fn sticky_queue(name: &str, normal: &str) -> TaskQueue {
 }
 
 fn scheduled_attributes(queue: TaskQueue, timeout: u64, attempt: u32) -> Attributes {
-    Attributes::WorkflowTaskScheduledEventAttributes(WorkflowTaskScheduledEventAttributes {
-        task_queue: Some(queue),
-        start_to_close_timeout: Some(holdfast_proto::duration(timeout)),
-        attempt: attempt as i32,
-    })
+    Attributes::WorkflowTaskScheduledEventAttributes(Box::new(
+        WorkflowTaskScheduledEventAttributes {
+            task_queue: Some(queue),
+            start_to_close_timeout: Some(holdfast_proto::duration(timeout)),
+            attempt: attempt as i32,
+        },
+    ))
 }
 
 // Rows.
