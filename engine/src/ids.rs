@@ -184,6 +184,12 @@ impl Hlc {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// Nanoseconds from `other` to this, negative when this is before it; saturating.
+    pub fn ahead_of(self, other: Hlc) -> i64 {
+        let ahead = i128::from(self.0) - i128::from(other.0);
+        i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX })
+    }
+
     /// The protobuf form.
     pub fn timestamp(self) -> prost_types::Timestamp {
         prost_types::Timestamp {
@@ -219,6 +225,14 @@ mod tests {
         {
             assert_eq!(Uuid::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn times_are_apart_by_a_signed_number() {
+        assert_eq!(Hlc(7).ahead_of(Hlc(4)), 3);
+        assert_eq!(Hlc(4).ahead_of(Hlc(7)), -3);
+        assert_eq!(Hlc(u64::MAX).ahead_of(Hlc::ZERO), i64::MAX);
+        assert_eq!(Hlc::ZERO.ahead_of(Hlc(u64::MAX)), i64::MIN);
     }
 
     #[test]

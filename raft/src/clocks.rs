@@ -96,11 +96,7 @@ impl Clocks {
     /// A peer's clock stood at `theirs` when it answered what was asked at `asked` by this one's.
     pub(crate) fn heard(&self, peer: NodeId, asked: Hlc, theirs: Hlc) {
         let at = self.now();
-        let ahead_of = |mine: Hlc| {
-            let ahead = i128::from(theirs.0) - i128::from(mine.0);
-            i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX })
-        };
-        let reading = Reading { low: ahead_of(at), high: ahead_of(asked), at };
+        let reading = Reading { low: theirs.ahead_of(at), high: theirs.ahead_of(asked), at };
         let mut peers = self.peers();
         let before = peers.get(&peer).copied();
         let now = before.map_or(reading, |before| before.or(reading));

@@ -21,8 +21,9 @@ use crate::rt::Rt;
 pub enum FlushOn {
     /// On a thread that does nothing else: the server.
     Thread,
-    /// In the flusher's own task: stores whose flush does not wait for a disk.
-    Task,
+    /// In the flusher's own task, which then waits this long before it says that it is done: stores
+    /// whose flush does not wait for a disk. What is applied meanwhile is not in the flush.
+    Task(Duration),
 }
 
 /// When to flush, and how much log to keep.
@@ -160,6 +161,7 @@ impl Watch {
 /// The store, and the thread that flushes it if there is one.
 struct Disk {
     store: Arc<dyn Store>,
+    on: FlushOn,
     thread: Option<Thread>,
 }
 
@@ -172,14 +174,22 @@ struct Thread {
 impl Disk {
     fn new(store: Arc<dyn Store>, on: FlushOn) -> Disk {
         let thread = match on {
-            FlushOn::Task => None,
+            FlushOn::Task(_) => None,
             FlushOn::Thread => start_thread(Arc::clone(&store)),
         };
-        Disk { store, thread }
+        Disk { store, on, thread }
     }
 
     async fn flush(&self) -> Result<(), StorageError> {
-        let Some(thread) = &self.thread else { return self.store.flush() };
+        let Some(thread) = &self.thread else {
+            let flushed = self.store.flush();
+            if let FlushOn::Task(takes) = self.on
+                && !takes.is_zero()
+            {
+                tokio::time::sleep(takes).await;
+            }
+            return flushed;
+        };
         let (done, flushed) = oneshot::channel();
         let gone = || StorageError::Io("the flush thread has ended".to_owned());
         thread.asks.send(done).map_err(|_| gone())?;

@@ -94,8 +94,7 @@ pub struct NodeClock {
 impl NodeClock {
     /// How far it is ahead of true time, in nanoseconds.
     pub fn ahead(&self) -> i64 {
-        let now = i128::from(self.now().0) - i128::from(self.machine.time.now().0);
-        i64::try_from(now).unwrap_or(i64::MAX)
+        self.now().ahead_of(self.machine.time.now())
     }
 }
 

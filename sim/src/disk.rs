@@ -389,14 +389,14 @@ impl Store for SimStore {
             return Err(self.die("before a write to the tables"));
         }
         let (count, hash) = (batch.len(), digest(&batch));
-        let told = self.world.upgrade().filter(|world| world.trace.takes_notes());
-        let noted = told.map(|world| (world, batch.clone()));
+        let (world, node) = (self.world.upgrade(), self.node);
+        let noted = world.as_ref().filter(|world| world.trace.takes_notes());
+        let noted = noted.map(|world| (world, batch.clone()));
         self.memory.apply(batch)?;
         if let Some((world, batch)) = noted {
-            world.applied(self.node, &batch);
+            world.applied(node, &batch);
         }
-        if let Some(world) = self.world.upgrade() {
-            let node = self.node;
+        if let Some(world) = world {
             world.trace.line(format_args!("apply node={node} ops={count} hash={hash:016x}"));
         }
         if burns == Some(true) {

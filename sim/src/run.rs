@@ -139,7 +139,7 @@ async fn simulate(
         None => Trace::new(),
     };
     if notes {
-        trace.take_notes();
+        trace.finish_notes();
     }
     let world = Shared::new(seed, Arc::clone(&scenario), trace.clone());
     let doors = Doors(Arc::clone(&world));
@@ -174,7 +174,7 @@ async fn simulate(
         trace.line(format_args!("violation {} {}: {}", one.rule, one.key, one.text));
     }
     let account = notes.then(|| Account {
-        notes: trace.notes(),
+        notes: trace.finish_notes(),
         operations: load.record().operations(),
         tables: Account::read_tables(&doors, scenario.shards),
     });

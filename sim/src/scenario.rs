@@ -208,11 +208,14 @@ pub struct DiskPlan {
     pub sync_min_us: u64,
     /// The usual longest sync, in microseconds; one in a hundred takes twenty times that.
     pub sync_max_us: u64,
+    /// How long a flush of the tables takes, in milliseconds; what is applied meanwhile waits for
+    /// the next one.
+    pub flush_ms: u64,
 }
 
 impl Default for DiskPlan {
     fn default() -> DiskPlan {
-        DiskPlan { sync_min_us: 0, sync_max_us: 4_000 }
+        DiskPlan { sync_min_us: 0, sync_max_us: 4_000, flush_ms: 30 }
     }
 }
 
@@ -391,6 +394,9 @@ impl Scenario {
         }
         if rng.one_in(3) {
             scenario.disk.sync_max_us = rng.below(50_000);
+        }
+        if rng.one_in(3) {
+            scenario.disk.flush_ms = rng.below(1_000);
         }
         scenario
     }

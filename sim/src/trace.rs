@@ -53,7 +53,7 @@ impl Trace {
     }
 
     /// Takes notes from now on.
-    pub(crate) fn take_notes(&self) {
+    pub(crate) fn finish_notes(&self) {
         self.lock().notes = Some(Vec::new());
     }
 
@@ -71,8 +71,8 @@ impl Trace {
         }
     }
 
-    /// The notes so far.
-    pub(crate) fn notes(&self) -> Vec<Note> {
+    /// The notes so far; from now on none are taken.
+    pub(crate) fn finish_notes(&self) -> Vec<Note> {
         self.lock().notes.take().unwrap_or_default()
     }
 

@@ -26,7 +26,7 @@ const NODES: [NodeId; 3] = [1, 2, 3];
 
 fn config(node_id: NodeId) -> NodeConfig {
     let mut config = NodeConfig { node_id, members: NODES.into(), ..NodeConfig::sole(2) };
-    config.flush.on = FlushOn::Task;
+    config.flush.on = FlushOn::Task(Duration::ZERO);
     config
 }
 
@@ -255,7 +255,7 @@ fn a_full_pipeline_waits_for_the_disk() {
         let links = LoopLinks::new();
         let host = Host { clock: clock.clone(), ..host(1, &links, &log, &store) };
         let mut config = NodeConfig::sole(1);
-        config.flush.on = FlushOn::Task;
+        config.flush.on = FlushOn::Task(Duration::ZERO);
         (config.shard.pipeline, config.shard.entry_drafts) = (1, 1);
         let tasks = TaskGroup::new();
         let node = tasks.scope(Node::start(host, config)).await.expect("starts");

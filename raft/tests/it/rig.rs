@@ -119,7 +119,7 @@ impl Rig {
             log: log.clone(),
             links: LoopLinks::new().node(1),
         };
-        config.flush.on = FlushOn::Task;
+        config.flush.on = FlushOn::Task(Duration::ZERO);
         let node = tasks.scope(Node::start(host, config)).await.expect("starts");
         node.serving().await.expect("serves");
         if node.namespace("default").await.is_err() {

@@ -12,7 +12,7 @@ use holdfast_storage::memory::{Fault, MemoryLog, MemoryStore};
 use holdfast_storage::{Log, Op, Store};
 
 fn plan(keep: u64) -> FlushPlan {
-    FlushPlan { keep, on: FlushOn::Task, ..FlushPlan::default() }
+    FlushPlan { keep, on: FlushOn::Task(Duration::ZERO), ..FlushPlan::default() }
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn the_flusher_flushes_what_was_written_and_purges_below_it() {
 
 #[test]
 fn a_failed_flush_is_told_and_purges_nothing() {
-    for on in [FlushOn::Task, FlushOn::Thread] {
+    for on in [FlushOn::Task(Duration::ZERO), FlushOn::Thread] {
         run(52, async {
             let links = LoopLinks::new();
             let (node, _) = sole(&links, Arc::default(), Arc::default()).await;
