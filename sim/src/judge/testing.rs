@@ -16,7 +16,7 @@ use crate::work::wire::{millis, text};
 const MS: u64 = 1_000_000;
 
 /// Evidence under construction.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct World {
     pub(super) evidence: Evidence,
     clock: Moment,
@@ -115,6 +115,12 @@ impl World {
     pub(super) fn read(&mut self, id: &str, run: &str, length: i64) {
         let told = Told::Shown { run: run.to_owned(), from: length, to: length, closed: None };
         self.operation(World::asked(Kind::Read, id, ""), Outcome::Ok(told));
+    }
+
+    /// A list of an id, with the runs and statuses that it shows.
+    pub(super) fn listed(&mut self, id: &str, rows: &[(&str, i32)]) {
+        let rows = rows.iter().map(|(run, status)| ((*run).to_owned(), *status)).collect();
+        self.operation(World::asked(Kind::List, id, ""), Outcome::Ok(Told::Listed(rows)));
     }
 
     /// A reader waits for news of an open run, `wait` milliseconds in vain; meanwhile something
