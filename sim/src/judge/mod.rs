@@ -15,6 +15,7 @@ mod a4;
 mod a5;
 mod a6;
 mod a7;
+mod a8;
 mod collect;
 mod evidence;
 mod h3;
@@ -41,8 +42,10 @@ use crate::doors::Doors;
 use crate::scenario::Scenario;
 use crate::work::Workload;
 
+pub use a8::{Remains, Sighting, afterwards, rows_of_runs};
 pub(crate) use evidence::request_of;
 pub use evidence::{Evidence, RunHistory};
+pub(crate) use tables::applied;
 pub use tables::{GroupRows, NodeRows};
 pub use timeline::{Bound, Timeline};
 

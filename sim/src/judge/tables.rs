@@ -55,7 +55,7 @@ pub struct GroupRows {
 }
 
 /// How far each group of a node has applied.
-pub(super) fn applied(
+pub(crate) fn applied(
     store: &Arc<dyn Store>,
     shards: u32,
 ) -> Result<Vec<Option<(u64, u64)>>, StorageError> {
