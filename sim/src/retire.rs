@@ -105,7 +105,7 @@ async fn stay_away(world: &Shared, load: &Workload, remains: &mut Remains) {
     while nodes.iter().any(|node| world.up(*node).is_none()) && Instant::now() < until {
         sleep(Duration::from_millis(10)).await;
     }
-    remains.shown = look(load, &nodes).await;
+    remains.shown = look(world, load, &nodes).await;
     for (node, goal) in nodes.iter().zip(&goals) {
         while is_behind(reached(world, *node), goal.as_ref()) && Instant::now() < until {
             sleep(EVERY).await;
@@ -120,7 +120,7 @@ async fn stay_away(world: &Shared, load: &Workload, remains: &mut Remains) {
 
 /// Asks every node for every run, again and again until somebody answered for each workflow id:
 /// where no node leads a shard yet, nobody says anything.
-async fn look(load: &Workload, nodes: &[NodeId]) -> Vec<Sighting> {
+async fn look(world: &Shared, load: &Workload, nodes: &[NodeId]) -> Vec<Sighting> {
     let reader = load.reader("afterwards");
     let mut open = BTreeMap::<String, Vec<String>>::new();
     for (run, id) in load.known_runs() {
@@ -145,5 +145,7 @@ async fn look(load: &Workload, nodes: &[NodeId]) -> Vec<Sighting> {
         }
         sleep(EVERY).await;
     }
+    let (seen, unanswered) = (shown.len(), open.len());
+    world.trace.line(format_args!("all runs are gone: {seen} shown, {unanswered} ids unanswered"));
     shown
 }
