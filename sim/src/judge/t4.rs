@@ -5,7 +5,9 @@
 //! oldest work of its queue when it comes, a task a waiting poll when its entry is applied, and a
 //! task that yields to older work elsewhere does so for 100 ms. So where both wait for [`WITHIN`],
 //! which is what due timers are given (T2), somebody was not woken. Work of equal priority goes
-//! out oldest first: by a task that is [`YOUNGER`], no order of arrival is to be had any more.
+//! out oldest first: no task may be passed by one that is [`YOUNGER`]. Where a shard has no leader
+//! for a while, or more to do than it can, everybody waits, and a task may wait so much longer: as
+//! long as the slowest call of that time.
 //!
 //! A judge need not know who led the shard: a task was neglected when, while it waited, *every*
 //! node had a poll of its queue waiting for the whole bound or handed out a younger task. Polls
@@ -21,7 +23,7 @@ use holdfast_proto::taskqueue::TaskQueue;
 
 use super::t2::SETTLING;
 use super::{Evidence, Findings, RunHistory};
-use crate::record::Poll;
+use crate::record::{Kind, Operation, Poll};
 use crate::work::wire::{closes, event_time, nanos};
 
 /// How long a task and a poll may wait for one another, in nanoseconds.
@@ -73,9 +75,10 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
         if to < from.saturating_add(WITHIN) || nodes.is_empty() {
             continue;
         }
+        let seen = Seen { epoch: evidence.epoch, from, to, slow: slowest(evidence, from, to) };
         let neglect = |node: &u64| {
             let of_queue = polls.get(&(*node, wait.queue, wait.is_workflow))?;
-            of_queue.iter().find_map(|poll| neglected(evidence.epoch, wait, poll, (from, to)))
+            of_queue.iter().find_map(|poll| neglected(&seen, wait, poll))
         };
         let Some(why) = nodes.iter().map(neglect).collect::<Option<Vec<_>>>() else { continue };
         let text = format!(
@@ -96,24 +99,61 @@ fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
 
+/// The time in which a task waited, from the beginning of the record on, in nanoseconds.
+struct Seen {
+    epoch: u64,
+    from: u64,
+    to: u64,
+    /// How long the slowest call took.
+    slow: u64,
+}
+
+/// How long the slowest call took that was under way in a time. Reads that wait for news and lists,
+/// which most nodes refuse, say nothing.
+fn slowest(evidence: &Evidence, from: u64, to: u64) -> u64 {
+    let prompt = |operation: &&Operation| {
+        matches!(
+            operation.asked.kind,
+            Kind::Start
+                | Kind::Signal
+                | Kind::SignalWithStart
+                | Kind::Cancel
+                | Kind::Terminate
+                | Kind::Describe
+                | Kind::CompleteTask
+                | Kind::FailTask
+                | Kind::CompleteActivity
+                | Kind::FailActivity
+                | Kind::CancelActivity
+        )
+    };
+    let calls = evidence.operations.iter().filter(prompt);
+    let then = calls.filter(|call| call.invoked.at <= to && call.returned.at >= from);
+    then.map(|call| call.returned.at.saturating_sub(call.invoked.at)).max().unwrap_or(0)
+}
+
 /// How a poll shows that its node did not care for a task that waited.
-fn neglected(epoch: u64, wait: &Wait<'_>, poll: &Poll, (from, to): (u64, u64)) -> Option<String> {
-    let (began, ended) = (poll.invoked.at.max(from), poll.returned.at.min(to));
-    if began.saturating_add(WITHIN) <= ended {
+fn neglected(seen: &Seen, wait: &Wait<'_>, poll: &Poll) -> Option<String> {
+    let (began, ended) = (poll.invoked.at.max(seen.from), poll.returned.at.min(seen.to));
+    if began.saturating_add(WITHIN).saturating_add(seen.slow) <= ended {
         let (who, node) = (&poll.who, poll.node);
         let (began, ended) = (poll.invoked.seconds(), poll.returned.seconds());
         return Some(format!("{who} polled node {node} from {began:.3} s to {ended:.3} s"));
     }
     let got = poll.got.as_ref()?;
-    let went = got.began.saturating_sub(epoch);
-    let while_it_waited = went >= from && went.saturating_add(CLOCK_BOUND) <= to;
-    if while_it_waited && got.scheduled >= wait.since.saturating_add(YOUNGER) {
+    let went = got.began.saturating_sub(seen.epoch);
+    let while_it_waited = went >= seen.from && went.saturating_add(CLOCK_BOUND) <= seen.to;
+    // A later attempt whose run got news meanwhile goes out as a new task, scheduled when it is
+    // handed out: how long it waited is not said.
+    let is_renewed = got.scheduled == got.began;
+    let passed = wait.since.saturating_add(YOUNGER).saturating_add(seen.slow) <= got.scheduled;
+    if while_it_waited && passed && !is_renewed {
         return Some(format!(
             "node {} gave {} of run {}, scheduled at {:.3} s, to {} at {:.3} s",
             poll.node,
             got.what,
             got.run,
-            seconds(got.scheduled.saturating_sub(epoch)),
+            seconds(got.scheduled.saturating_sub(seen.epoch)),
             poll.who,
             poll.returned.seconds()
         ));
@@ -252,7 +292,7 @@ mod tests {
     use super::super::NodeRows;
     use super::super::testing::{World, fires, quiet};
     use super::*;
-    use crate::record::{Got, Moment};
+    use crate::record::{Got, Moment, Outcome};
 
     const EPOCH: u64 = 1_000_000_000_000;
 
@@ -324,6 +364,29 @@ mod tests {
         quiet(check, &passed);
         poll(&mut passed, 1, 27_000, 28_000, Some(25_100));
         fires(check, &passed, "node 1 gave attempt of 25100 of run r1, scheduled at 25.100 s");
+    }
+
+    #[test]
+    fn a_task_that_is_renewed_as_it_goes_out_passes_nobody() {
+        let mut renewed = world();
+        poll(&mut renewed, 2, 20_000, 40_000, None);
+        poll(&mut renewed, 1, 29_000, 30_000, Some(20_000));
+        poll(&mut renewed, 1, 27_000, 28_000, Some(28_000));
+        quiet(check, &renewed);
+    }
+
+    #[test]
+    fn where_all_is_slow_tasks_may_wait_longer() {
+        let mut slow = world();
+        poll(&mut slow, 1, 20_000, 30_000, Some(24_000));
+        poll(&mut slow, 2, 20_000, 40_000, None);
+        fires(check, &slow, "attempt of 24000");
+        slow.ok(Kind::Signal, "w", "g1");
+        if let Some(call) = slow.evidence.operations.last_mut() {
+            (call.invoked, call.returned) = (ms(26_000), ms(29_000));
+            call.outcome = Outcome::Unknown;
+        }
+        quiet(check, &slow);
     }
 
     #[test]
