@@ -253,6 +253,40 @@ impl Operation {
     }
 }
 
+/// A poll of a worker that a node answered.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Poll {
+    /// Who polled.
+    pub who: Arc<str>,
+    /// The node.
+    pub node: u64,
+    /// The task queue.
+    pub queue: String,
+    /// Whether for workflow tasks; for activities otherwise.
+    pub is_workflow: bool,
+    /// When it was sent.
+    pub invoked: Moment,
+    /// When its answer came.
+    pub returned: Moment,
+    /// What it was given; `None` for nothing.
+    pub got: Option<Got>,
+}
+
+/// The task that a poll was given.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Got {
+    /// The workflow id.
+    pub id: String,
+    /// The run.
+    pub run: String,
+    /// What it is, for people.
+    pub what: String,
+    /// Since when it could go out by the server's word, nanoseconds since the epoch.
+    pub scheduled: u64,
+    /// When it was handed out by the server's word, nanoseconds since the epoch.
+    pub began: u64,
+}
+
 /// The record of a run; clones write to the same one.
 #[derive(Clone)]
 pub struct Record(Arc<Mutex<Inner>>);
@@ -261,13 +295,14 @@ struct Inner {
     began: Instant,
     step: u64,
     operations: Vec<Operation>,
+    polls: Vec<Poll>,
 }
 
 impl Record {
     /// An empty record; simulated time counts from now.
     pub fn new() -> Record {
-        let (began, operations) = (Instant::now(), Vec::new());
-        Record(Arc::new(Mutex::new(Inner { began, step: 0, operations })))
+        let (operations, polls) = (Vec::new(), Vec::new());
+        Record(Arc::new(Mutex::new(Inner { began: Instant::now(), step: 0, operations, polls })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -312,6 +347,18 @@ impl Record {
         let outcome = Outcome::Ok(told);
         inner.operations.push(Operation { asked, invoked, returned, outcome, unsure: false });
         inner.operations.len() - 1
+    }
+
+    /// A poll has its answer. The time of that is filled in here.
+    pub fn polled(&self, mut poll: Poll) {
+        let mut inner = self.lock();
+        poll.returned = inner.moment();
+        inner.polls.push(poll);
+    }
+
+    /// The answered polls so far, in the order of their answers.
+    pub fn polls(&self) -> Vec<Poll> {
+        self.lock().polls.clone()
     }
 
     /// Everything so far.

@@ -1,62 +1,158 @@
 //! The end of every run of the simulator: all machines are switched off for longer than closed runs
-//! are kept, and on again. Then every run must go, on every node, with all its rows.
+//! are kept, and on again. Then every run must go, on every node, with all its rows; and it must
+//! stay away when the nodes start once more on what their disks kept (A8).
 
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_storage::tables::Table;
-use holdfast_storage::{Direction, Store};
+use futures::future::join_all;
+use holdfast_raft::types::NodeId;
+use holdfast_storage::Store;
+use tokio::time::{Instant, sleep};
 
-use crate::work::RETENTION;
+use crate::judge::{Remains, Sighting, afterwards, applied, rows_of_runs};
+use crate::work::{RETENTION, Workload};
 use crate::world::Shared;
 
-/// How long the runs may take to go.
+/// How long the runs may take to go, and the nodes to come up and to catch up after that.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// How much longer than the retention the machines are off.
 const LONGER: Duration = Duration::from_secs(3600);
 
-/// What nothing may be left in.
-const EMPTY: [Table; 4] = [Table::History, Table::Backlog, Table::Deadline, Table::VisibilityIndex];
+/// How often it is looked.
+const EVERY: Duration = Duration::from_millis(500);
 
-/// Switches everything off and on, and waits until the runs are gone.
-pub(crate) async fn retire(world: &Arc<Shared>) {
+/// How often every node is asked for every run at most, until somebody answered for each id.
+const ROUNDS: u32 = 10;
+
+/// How long it is asked whether every run is closed.
+const ASKED: Duration = Duration::from_secs(20);
+
+/// Switches everything off and on, waits until the runs are gone, and looks whether they stay away.
+pub(crate) async fn retire(world: &Arc<Shared>, load: &Workload) {
+    // What was started last may still be open, which L3 says; it stays, and rightly so.
+    if !load.drained(ASKED).await.is_empty() {
+        return;
+    }
     world.trace.line(format_args!("switched off and on"));
     let by = (RETENTION + LONGER).as_millis();
     for node in world.node_ids() {
         world.jump(node, i64::try_from(by).unwrap_or(i64::MAX), true);
     }
-    let until = tokio::time::Instant::now() + LIMIT;
-    for node in world.node_ids().into_iter().filter(|node| !world.is_lost(*node)) {
+    let mut remains = Remains::default();
+    go(world, load, &mut remains).await;
+    if remains.gone.is_some() {
+        stay_away(world, load, &mut remains).await;
+    }
+    remains.operations = load.record().operations();
+    for found in afterwards(&remains) {
+        world.violation(found.rule, &found.key, found.text);
+    }
+}
+
+/// Nodes that should be up.
+fn nodes(world: &Shared) -> Vec<NodeId> {
+    world.node_ids().into_iter().filter(|node| !world.is_lost(*node)).collect()
+}
+
+/// The rows of runs that a node still has; `None` while it is not up.
+fn left(world: &Shared, node: NodeId) -> Option<BTreeMap<&'static str, u64>> {
+    world.up(node).map(|up| rows_of_runs(up.store.as_ref(), world.scenario.shards))
+}
+
+/// Waits until every run is gone everywhere.
+async fn go(world: &Shared, load: &Workload, remains: &mut Remains) {
+    let until = Instant::now() + LIMIT;
+    for node in nodes(world) {
         loop {
-            let rows = world.up(node).map(|up| left(up.store.as_ref(), world.scenario.shards));
-            if rows == Some(0) {
+            let rows = left(world, node);
+            if rows.as_ref().is_some_and(BTreeMap::is_empty) {
                 break;
             }
-            if tokio::time::Instant::now() >= until {
-                let rows = rows.map_or("nobody knows how many".to_owned(), |rows| rows.to_string());
-                let text = format!("{rows} rows of runs are left that should be gone");
-                world.violation("retention", &format!("node {node}"), text);
+            if Instant::now() >= until {
+                match rows {
+                    Some(rows) => drop(remains.stayed.insert(node, rows)),
+                    None => remains.away.push(node),
+                }
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            sleep(EVERY).await;
+        }
+    }
+    if remains.stayed.is_empty() && remains.away.is_empty() {
+        remains.gone = Some(load.record().moment());
+    }
+}
+
+/// Term and index that each group of a node has applied.
+type Reached = Option<Vec<Option<(u64, u64)>>>;
+
+fn reached(world: &Shared, node: NodeId) -> Reached {
+    let store: Arc<dyn Store> = world.up(node)?.store;
+    applied(&store, world.scenario.shards).ok()
+}
+
+/// Whether some group is not where it was.
+fn is_behind(now: Reached, before: Option<&Vec<Option<(u64, u64)>>>) -> bool {
+    let (Some(now), Some(before)) = (now, before) else { return true };
+    now.iter().zip(before).any(|(now, before)| now < before)
+}
+
+/// All nodes lose what is not on disk and start again. While they catch up their tables may be of
+/// before the end, but nobody may show that; and once they have caught up it must be gone again.
+async fn stay_away(world: &Shared, load: &Workload, remains: &mut Remains) {
+    let nodes = nodes(world);
+    let goals: Vec<_> = nodes.iter().map(|node| reached(world, *node)).collect();
+    for node in &nodes {
+        world.crash(*node, "it loses power once all runs are gone");
+    }
+    let until = Instant::now() + LIMIT;
+    while nodes.iter().any(|node| world.up(*node).is_none()) && Instant::now() < until {
+        sleep(Duration::from_millis(10)).await;
+    }
+    remains.shown = look(world, load, &nodes).await;
+    for (node, goal) in nodes.iter().zip(&goals) {
+        while is_behind(reached(world, *node), goal.as_ref()) && Instant::now() < until {
+            sleep(EVERY).await;
+        }
+        match left(world, *node) {
+            Some(rows) if rows.is_empty() => {}
+            Some(rows) => drop(remains.back.insert(*node, rows)),
+            None => remains.away.push(*node),
         }
     }
 }
 
-/// How many rows are left that belong to runs.
-fn left(store: &dyn Store, shards: u32) -> u64 {
-    let (view, mut rows) = (store.view(), 0);
-    for table in EMPTY {
-        for range in (0..shards).map(|shard| table.range(shard)) {
-            let counted = view.scan(&range.start, &range.end, Direction::Forward, &mut |_, _| {
-                rows += 1;
-                ControlFlow::Continue(())
-            });
-            // What can't be read is not gone.
-            rows += u64::from(counted.is_err());
-        }
+/// Asks every node for every run, again and again until somebody answered for each workflow id:
+/// where no node leads a shard yet, nobody says anything.
+async fn look(world: &Shared, load: &Workload, nodes: &[NodeId]) -> Vec<Sighting> {
+    let reader = load.reader("afterwards");
+    let mut open = BTreeMap::<String, Vec<String>>::new();
+    for (run, id) in load.known_runs() {
+        open.entry(id).or_default().push(run);
     }
-    rows
+    let mut shown = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut answered = BTreeSet::new();
+        for node in nodes {
+            shown.extend(reader.listed_on(*node).await);
+            let asked = open.iter().map(|(id, runs)| reader.seek_on(*node, id, runs));
+            for (id, told) in open.keys().zip(join_all(asked).await) {
+                if let Some(seen) = told {
+                    answered.insert(id.clone());
+                    shown.extend(seen);
+                }
+            }
+        }
+        open.retain(|id, _| !answered.contains(id));
+        if open.is_empty() {
+            break;
+        }
+        sleep(EVERY).await;
+    }
+    let (seen, unanswered) = (shown.len(), open.len());
+    world.trace.line(format_args!("all runs are gone: {seen} shown, {unanswered} ids unanswered"));
+    shown
 }

@@ -179,7 +179,7 @@ async fn simulate(
         tables: Account::read_tables(&doors, scenario.shards),
     });
     if open.is_empty() {
-        retire(&world).await;
+        retire(&world, &load).await;
     }
     trace.flush()?;
     let report = Report { seed, drain_ms, ..report(&world, &load, &trace, judged) };

@@ -66,6 +66,8 @@ pub(super) async fn collect(
     evidence.listed = list(&reader).await;
     evidence.counted = count(&reader).await;
     evidence.operations = workload.record().operations();
+    evidence.polls = workload.record().polls();
+    evidence.epoch = doors.true_time().0.saturating_sub(workload.record().moment().at);
     evidence.settle();
     evidence
 }

@@ -8,7 +8,7 @@ use holdfast_proto::history::history_event::Attributes as Event;
 
 use super::tables::NodeRows;
 use super::timeline::Timeline;
-use crate::record::{Kind, Moment, Operation, Outcome, Told};
+use crate::record::{Kind, Moment, Operation, Outcome, Poll, Told};
 use crate::work::wire::{closes, event_time};
 
 /// A run as it is at the end.
@@ -54,6 +54,10 @@ pub struct Evidence {
     pub nodes: Vec<NodeRows>,
     /// How many events of each run somebody was shown on the way.
     pub lengths: BTreeMap<String, i64>,
+    /// The polls of workers that were answered.
+    pub polls: Vec<Poll>,
+    /// True wall time at the beginning of the record, nanoseconds since the epoch.
+    pub epoch: u64,
     /// When the faults stopped.
     pub calm: Option<Moment>,
     /// One timeline per workflow id; see [`Evidence::settle`].

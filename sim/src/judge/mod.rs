@@ -6,8 +6,14 @@
 //! Most of what can be checked on the way is checked by clients and workers themselves
 //! ([`crate::work`]); their findings join here.
 //!
-//! Not judged here: H2 (hash chains are not built), A3 (updates), A8 (nothing is deleted within a
-//! run), A9 (schedules), T7, W and X rules (not built).
+//! H1, and that pages neither skip nor repeat (V2), is checked by whoever reads; H2, as far as it
+//! is built, follows from R13; T3 is part of the replay (H5), V1 of the witness check (3.2) and L4
+//! of R13. A8 looks at what comes after the judgement, when every run is over its retention.
+//!
+//! Not judged: the hash chains of H2, A3 (updates), A9 (schedules), T7, W and X rules (not built);
+//! of T4 the bounds of priority and fairness (nobody asks for them), and tasks that end with their
+//! run or are cancelled before somebody hears of them; V1 of lists as long as no node leads every
+//! group, since such lists are refused.
 
 mod a1;
 mod a2;
@@ -15,6 +21,7 @@ mod a4;
 mod a5;
 mod a6;
 mod a7;
+mod a8;
 mod collect;
 mod evidence;
 mod h3;
@@ -28,6 +35,7 @@ mod model;
 mod r13;
 mod t1;
 mod t2;
+mod t4;
 mod t5;
 mod t6;
 mod tables;
@@ -41,8 +49,10 @@ use crate::doors::Doors;
 use crate::scenario::Scenario;
 use crate::work::Workload;
 
+pub use a8::{Remains, Sighting, afterwards, rows_of_runs};
 pub(crate) use evidence::request_of;
 pub use evidence::{Evidence, RunHistory};
+pub(crate) use tables::applied;
 pub use tables::{GroupRows, NodeRows};
 pub use timeline::{Bound, Timeline};
 
@@ -61,7 +71,7 @@ pub struct Violation {
 type Rule = fn(&Evidence, &mut Findings);
 
 /// Every rule that looks at the end, by id.
-const RULES: [(&str, Rule); 19] = [
+const RULES: [(&str, Rule); 20] = [
     ("A1", a1::check),
     ("A2", a2::check),
     ("A4", a4::check),
@@ -77,6 +87,7 @@ const RULES: [(&str, Rule); 19] = [
     ("R13", r13::check),
     ("T1", t1::check),
     ("T2", t2::check),
+    ("T4", t4::check),
     ("T5", t5::check),
     ("T6", t6::check),
     ("V2", v2::check),

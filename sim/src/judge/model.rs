@@ -95,6 +95,26 @@ mod tests {
     }
 
     #[test]
+    fn a_list_shows_what_was_acknowledged_before_it() {
+        let mut world = World::default();
+        world.run("w", "r1").started("s1").terminated("x1");
+        world.run("w", "r2").started("s2");
+        world.start("w", "s1", "r1", true);
+        world.listed("w", &[("r1", 1)]);
+        world.ok(Kind::Terminate, "w", "x1");
+        world.start("w", "s2", "r2", true);
+        world.listed("w", &[("r2", 1), ("r1", 5)]);
+        quiet(check, &world);
+
+        let mut open = world.clone();
+        open.listed("w", &[("r2", 1), ("r1", 1)]);
+        fires(check, &open, "event 2 (WorkflowExecutionTerminated) of run r1 can't have happened");
+
+        world.listed("w", &[("r1", 5)]);
+        fires(check, &world, "event 1 (WorkflowExecutionStarted) of run r2 can't have happened");
+    }
+
+    #[test]
     fn acknowledged_writes_stand_in_the_order_of_real_time() {
         let mut world = World::default();
         world.run("w", "r1").started("s1").signaled("g2").signaled("g1");

@@ -1,5 +1,10 @@
 //! R13: replicas that applied the same entries have the same rows. And L4: once everything is calm,
 //! all nodes that are up have applied the same entries.
+//!
+//! H2 follows, as far as it applies (hash chains are not built): a digest is over key and value of
+//! every row that replicas share. A batch of history is one row, its key names the batch's first
+//! event, so equal digests at an equal index are equal batch boundaries; and by L4 no replica that
+//! is up stays behind the index at which it is compared.
 
 use std::collections::BTreeMap;
 

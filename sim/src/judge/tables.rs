@@ -48,12 +48,14 @@ pub struct GroupRows {
     pub deadlines: Vec<(String, u64)>,
     /// Counters of waiting tasks that are not zero.
     pub counters: Vec<(String, i64)>,
-    /// Runs by status.
+    /// Runs by the number of their status, as the counters say. One at zero has no row.
     pub statuses: BTreeMap<String, i64>,
+    /// Runs by the number of their status, as the rows of lists say.
+    pub listed: BTreeMap<String, i64>,
 }
 
 /// How far each group of a node has applied.
-pub(super) fn applied(
+pub(crate) fn applied(
     store: &Arc<dyn Store>,
     shards: u32,
 ) -> Result<Vec<Option<(u64, u64)>>, StorageError> {
@@ -86,7 +88,7 @@ pub(super) fn read(
                 hash(view.as_ref(), &table.range(shard), &mut digest)?;
             }
             leftovers(view.as_ref(), shard, &mut of_group)?;
-            records(view.as_ref(), shard, &mut rows.visibility)?;
+            records(view.as_ref(), shard, &mut of_group.listed, &mut rows.visibility)?;
         }
         of_group.digest = digest.digest();
         rows.groups.insert(group, of_group);
@@ -148,6 +150,7 @@ fn leftovers(view: &dyn View, shard: u32, rows: &mut GroupRows) -> Result<(), St
 fn records(
     view: &dyn View,
     shard: u32,
+    listed: &mut BTreeMap<String, i64>,
     shown: &mut BTreeMap<String, Shown>,
 ) -> Result<(), StorageError> {
     each(view, &Table::VisibilityIndex.range(shard), &mut |key, value| {
@@ -165,6 +168,7 @@ fn records(
             closed: record.closed_at,
             length: record.history_length,
         };
+        *listed.entry(row.status.to_string()).or_default() += 1;
         shown.insert(run, row);
         Ok(())
     })

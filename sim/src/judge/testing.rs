@@ -11,12 +11,12 @@ use holdfast_proto::history::*;
 
 use super::{Evidence, Findings, RunHistory};
 use crate::record::{Asked, Kind, Moment, Operation, Outcome, Policies, Told};
-use crate::work::wire::{millis, text};
+use crate::work::wire::{self, millis, text};
 
 const MS: u64 = 1_000_000;
 
 /// Evidence under construction.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct World {
     pub(super) evidence: Evidence,
     clock: Moment,
@@ -46,6 +46,15 @@ pub(super) fn quiet(rule: fn(&Evidence, &mut Findings), world: &World) {
 pub(super) fn fires(rule: fn(&Evidence, &mut Findings), world: &World, what: &str) {
     let found = judged(rule, world);
     assert!(found.iter().any(|text| text.contains(what)), "{what:?} is not in {found:?}");
+}
+
+/// The failure of a timeout.
+fn timeout_of(kind: TimeoutType) -> Failure {
+    let info = TimeoutFailureInfo { timeout_type: kind as i32, ..TimeoutFailureInfo::default() };
+    Failure::encode_from(&decoded::Failure {
+        failure_info: Some(decoded::failure::FailureInfo::TimeoutFailureInfo(info)),
+        ..decoded::Failure::default()
+    })
 }
 
 impl World {
@@ -115,6 +124,12 @@ impl World {
     pub(super) fn read(&mut self, id: &str, run: &str, length: i64) {
         let told = Told::Shown { run: run.to_owned(), from: length, to: length, closed: None };
         self.operation(World::asked(Kind::Read, id, ""), Outcome::Ok(told));
+    }
+
+    /// A list of an id, with the runs and statuses that it shows.
+    pub(super) fn listed(&mut self, id: &str, rows: &[(&str, i32)]) {
+        let rows = rows.iter().map(|(run, status)| ((*run).to_owned(), *status)).collect();
+        self.operation(World::asked(Kind::List, id, ""), Outcome::Ok(Told::Listed(rows)));
     }
 
     /// A reader waits for news of an open run, `wait` milliseconds in vain; meanwhile something
@@ -243,6 +258,17 @@ impl Builder<'_> {
         self.push(EventType::WorkflowTaskScheduled, attributes)
     }
 
+    /// A workflow task on a queue that has a name.
+    pub(super) fn queued(self, queue: &str, sticky: bool) -> Self {
+        let queue = if sticky { wire::sticky(queue, "q") } else { wire::queue(queue) };
+        let attributes = WorkflowTaskScheduledEventAttributes {
+            task_queue: Some(queue),
+            ..WorkflowTaskScheduledEventAttributes::default()
+        };
+        let attributes = Event::WorkflowTaskScheduledEventAttributes(attributes);
+        self.push(EventType::WorkflowTaskScheduled, attributes)
+    }
+
     fn task_started(self) -> Self {
         let attributes = WorkflowTaskStartedEventAttributes {
             scheduled_event_id: self.next() - 1,
@@ -337,19 +363,30 @@ impl Builder<'_> {
         started.push(EventType::ActivityTaskCompleted, attributes)
     }
 
+    /// An activity that nobody took within `timeout` milliseconds.
+    pub(super) fn job_expired(self, id: &str, queue: &str, timeout: u64) -> Self {
+        let attributes = ActivityTaskScheduledEventAttributes {
+            activity_id: id.to_owned(),
+            task_queue: Some(wire::queue(queue)),
+            schedule_to_start_timeout: Some(millis(timeout)),
+            ..ActivityTaskScheduledEventAttributes::default()
+        };
+        let attributes = Event::ActivityTaskScheduledEventAttributes(attributes);
+        let scheduled = self.push(EventType::ActivityTaskScheduled, attributes);
+        let attributes = ActivityTaskTimedOutEventAttributes {
+            failure: Some(timeout_of(TimeoutType::ScheduleToStart)),
+            scheduled_event_id: scheduled.next() - 1,
+            ..ActivityTaskTimedOutEventAttributes::default()
+        };
+        let attributes = Event::ActivityTaskTimedOutEventAttributes(attributes);
+        scheduled.push(EventType::ActivityTaskTimedOut, attributes)
+    }
+
     pub(super) fn job_timed_out(self, id: &str, timeout: u64, after: u64) -> Self {
         assert_eq!(timeout, 500, "that of all activities here");
         let started = self.job_scheduled(id, 0).after(after).job_started(1);
-        let info = TimeoutFailureInfo {
-            timeout_type: TimeoutType::StartToClose as i32,
-            ..TimeoutFailureInfo::default()
-        };
-        let failure = Failure::encode_from(&decoded::Failure {
-            failure_info: Some(decoded::failure::FailureInfo::TimeoutFailureInfo(info)),
-            ..decoded::Failure::default()
-        });
         let attributes = ActivityTaskTimedOutEventAttributes {
-            failure: Some(failure),
+            failure: Some(timeout_of(TimeoutType::StartToClose)),
             scheduled_event_id: started.next() - 2,
             started_event_id: started.next() - 1,
             ..ActivityTaskTimedOutEventAttributes::default()

@@ -1,12 +1,12 @@
 //! V3: lists, counts and describe agree with the histories at the end, and so do the rows that
-//! lists are made of.
+//! lists are made of, and the counters of runs by status with those rows.
 
 use std::collections::BTreeMap;
 
 use holdfast_proto::enums::{EventType, WorkflowExecutionStatus as Status};
 
 use super::evidence::Shown;
-use super::{Evidence, Findings, RunHistory};
+use super::{Evidence, Findings, NodeRows, RunHistory};
 
 /// What a history says of its run.
 pub(super) fn shown_of(run: &RunHistory) -> Shown {
@@ -34,6 +34,7 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
         compare(evidence, "the list", listed, findings);
     }
     for node in &evidence.nodes {
+        counters(node, findings);
         // Followers may be behind; R13 compares them.
         if node.is_newest {
             compare(
@@ -49,6 +50,18 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     {
         let runs = evidence.runs.len();
         findings.add("", format!("count says {counted}, there are {runs} runs"));
+    }
+}
+
+/// The counters of a shard count its rows. Both are written in one batch, so that holds on every
+/// node, however far it is behind.
+fn counters(node: &NodeRows, findings: &mut Findings) {
+    for (group, rows) in node.groups.iter().filter(|(_, rows)| rows.statuses != rows.listed) {
+        let text = format!(
+            "node {}: the counters of runs by status say {:?}, the rows of lists {:?}",
+            node.node, rows.statuses, rows.listed
+        );
+        findings.add(&format!("group {group}"), text);
     }
 }
 
@@ -82,6 +95,7 @@ fn compare(
 
 #[cfg(test)]
 mod tests {
+    use super::super::GroupRows;
     use super::super::testing::{World, fires, quiet};
     use super::*;
 
@@ -116,5 +130,20 @@ mod tests {
         let mut counted = world();
         counted.evidence.counted = Some(3);
         fires(check, &counted, "count says 3");
+    }
+
+    #[test]
+    fn counters_must_agree_with_rows() {
+        let listed = BTreeMap::from([("1".to_owned(), 1), ("5".to_owned(), 1)]);
+        let with = |statuses: BTreeMap<String, i64>| {
+            let rows = GroupRows { statuses, listed: listed.clone(), ..GroupRows::default() };
+            let mut world = world();
+            let node = NodeRows { node: 2, groups: [(1, rows)].into(), ..NodeRows::default() };
+            world.evidence.nodes = vec![node];
+            world
+        };
+        quiet(check, &with(listed.clone()));
+        let drifted = BTreeMap::from([("1".to_owned(), 2), ("5".to_owned(), 1)]);
+        fires(check, &with(drifted), "node 2: the counters of runs by status say");
     }
 }

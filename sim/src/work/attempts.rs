@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::types::NodeId;
+use prost_types::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::calls::{Answer, Failed, Patience, insist, one_call};
@@ -14,7 +15,7 @@ use super::lock;
 use super::program::{End, Job};
 use super::wire::{NAMESPACE, queue, text, text_of};
 use super::worker::{Worker, poll_time, rest};
-use crate::record::{Asked, Kind, Moment, Outcome, Policies, Told};
+use crate::record::{Asked, Got, Kind, Moment, Outcome, Policies, Told};
 use crate::rng::Rng;
 
 /// How long an answer is tried.
@@ -41,11 +42,28 @@ pub(crate) async fn poll(worker: Arc<Worker>, node: NodeId) {
                 front.poll_activity_task_queue(request).await
             })
             .await;
+        if let Ok(task) = &answer {
+            let got = (!task.task_token.is_empty()).then(|| got_attempt(task));
+            worker.polled((node, worker.queue.clone(), false), invoked, got);
+        }
         match answer {
             Ok(task) if task.task_token.is_empty() => rest(&mut rng, polled, false).await,
             Ok(task) => take(&worker, task, invoked, &mut rng).await,
             Err(_) => rest(&mut rng, polled, true).await,
         }
+    }
+}
+
+/// An attempt as the record of polls has it. One that is tried again waits from when it is due on.
+fn got_attempt(task: &rpc::PollActivityTaskQueueResponse) -> Got {
+    let who = task.workflow_execution.clone().unwrap_or_default();
+    let at = |time: &Option<Timestamp>| time.as_ref().and_then(holdfast_proto::nanos).unwrap_or(0);
+    Got {
+        id: who.workflow_id,
+        run: who.run_id,
+        what: format!("attempt {} of activity {}", task.attempt, task.activity_id),
+        scheduled: at(&task.current_attempt_scheduled_time),
+        began: at(&task.started_time),
     }
 }
 

@@ -13,13 +13,19 @@ use holdfast_proto::workflow::WorkflowExecutionInfo;
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::types::NodeId;
 use tokio::time::{Instant, sleep};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::calls::{Patience, insist, one_call};
 use super::reads::{self, Ask};
 use super::wire::{NAMESPACE, WORKFLOW_TYPE, execution, millis, queue, text};
 use super::{Shared, Workload, asked, lock};
+use crate::doors::CallError;
+use crate::judge::Sighting;
 use crate::record::{Kind, Outcome, Told};
+
+fn sighting(node: NodeId, call: &'static str, id: &str, what: String) -> Sighting {
+    Sighting { node, call, id: id.to_owned(), what }
+}
 
 /// A caller at the end of a run.
 pub struct Reader {
@@ -110,6 +116,87 @@ impl Reader {
             }
         }
         None
+    }
+
+    /// Asks one node for runs of an id that should be gone, by describe and by history; `None` when
+    /// it does not lead the shard.
+    pub async fn seek_on(&self, node: NodeId, id: &str, runs: &[String]) -> Option<Vec<Sighting>> {
+        let mut answered = false;
+        let mut seen = Vec::new();
+        let runs = std::iter::once("").chain(runs.iter().map(String::as_str));
+        for run in runs {
+            let query = rpc::DescribeWorkflowExecutionRequest {
+                namespace: NAMESPACE.to_owned(),
+                execution: Some(execution(id, run)),
+            };
+            let described = self.on(node, query, |front, request| async move {
+                front.describe_workflow_execution(request).await
+            });
+            let described = described.await;
+            answered |= described.is_some();
+            if let Some(Some(answer)) = described {
+                let info = answer.workflow_execution_info.unwrap_or_default();
+                let run = info.execution.map_or_else(String::new, |it| it.run_id);
+                seen.push(sighting(node, "describe", id, format!("run {run}")));
+            }
+            let query = rpc::GetWorkflowExecutionHistoryRequest {
+                namespace: NAMESPACE.to_owned(),
+                execution: Some(execution(id, run)),
+                ..rpc::GetWorkflowExecutionHistoryRequest::default()
+            };
+            let read = self.on(node, query, |front, request| async move {
+                front.get_workflow_execution_history(request).await
+            });
+            if let Some(Some(answer)) = read.await {
+                let count = answer.history.unwrap_or_default().events.len();
+                let run = if run.is_empty() { "the current run" } else { run };
+                seen.push(sighting(node, "read", id, format!("{count} events of {run}")));
+            }
+        }
+        answered.then_some(seen)
+    }
+
+    /// What lists and counts of one node show of runs that should be gone.
+    pub async fn listed_on(&self, node: NodeId) -> Vec<Sighting> {
+        let mut seen = Vec::new();
+        let query = rpc::ListWorkflowExecutionsRequest {
+            namespace: NAMESPACE.to_owned(),
+            ..rpc::ListWorkflowExecutionsRequest::default()
+        };
+        let listed = self.on(node, query, |front, request| async move {
+            front.list_workflow_executions(request).await
+        });
+        for info in listed.await.flatten().map(|page| page.executions).unwrap_or_default() {
+            let it = info.execution.unwrap_or_default();
+            seen.push(sighting(node, "list", &it.workflow_id, format!("run {}", it.run_id)));
+        }
+        let query = rpc::CountWorkflowExecutionsRequest {
+            namespace: NAMESPACE.to_owned(),
+            ..rpc::CountWorkflowExecutionsRequest::default()
+        };
+        let counted = self.on(node, query, |front, request| async move {
+            front.count_workflow_executions(request).await
+        });
+        let count = counted.await.flatten().map_or(0, |answer| answer.count);
+        if count != 0 {
+            seen.push(sighting(node, "count", "", format!("{count} runs")));
+        }
+        seen
+    }
+
+    /// One try on one node: what it says, `Some(None)` for "not found"; `None` when it says nothing.
+    async fn on<Q, T, C, F>(&self, node: NodeId, query: Q, call: C) -> Option<Option<T>>
+    where
+        Q: Send + 'static,
+        T: Send + 'static,
+        C: Fn(Frontend, Request<Q>) -> F + Send + 'static,
+        F: Future<Output = Result<Response<T>, Status>> + Send + 'static,
+    {
+        match one_call(&self.shared, &self.who, node, Patience::USUAL.each, query, call).await {
+            Ok(answer) => Some(Some(answer)),
+            Err(CallError::Status(why)) if why.code() == Code::NotFound => Some(None),
+            Err(CallError::Status(_) | CallError::NotSent | CallError::Unknown) => None,
+        }
     }
 
     /// The nodes that are up and do not answer.

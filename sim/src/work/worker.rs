@@ -13,6 +13,7 @@ use holdfast_proto::history::history_event::Attributes as Event;
 use holdfast_proto::taskqueue::{StickyExecutionAttributes, TaskQueue};
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::types::NodeId;
+use prost_types::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -22,7 +23,7 @@ use super::machine::Machine;
 use super::order::Order;
 use super::wire::{NAMESPACE, execution, failure, millis, queue, sticky};
 use super::{Shared, asked, lock};
-use crate::record::{Kind, Moment, Outcome, Told};
+use crate::record::{Got, Kind, Moment, Outcome, Poll, Told};
 use crate::rng::Rng;
 
 /// Runs that a worker keeps in its cache.
@@ -100,16 +101,34 @@ async fn poll(worker: Arc<Worker>, node: NodeId, own: bool) {
         };
         let (invoked, polled) = (shared.record.moment(), Instant::now());
         let time = poll_time(&mut rng);
+        let on = query.task_queue.clone().unwrap_or_default().name;
         let answer =
             one_call(&shared, &worker.name, node, time, query, |front, request| async move {
                 front.poll_workflow_task_queue(request).await
             })
             .await;
+        if let Ok(task) = &answer {
+            let got = (!task.task_token.is_empty()).then(|| got_task(task));
+            worker.polled((node, on, true), invoked, got);
+        }
         match answer {
             Ok(task) if task.task_token.is_empty() => rest(&mut rng, polled, false).await,
             Ok(task) => worker.tasks(task, invoked, &mut rng).await,
             Err(_) => rest(&mut rng, polled, true).await,
         }
+    }
+}
+
+/// A task as the record of polls has it.
+fn got_task(task: &rpc::PollWorkflowTaskQueueResponse) -> Got {
+    let who = task.workflow_execution.clone().unwrap_or_default();
+    let at = |time: &Option<Timestamp>| time.as_ref().and_then(holdfast_proto::nanos).unwrap_or(0);
+    Got {
+        id: who.workflow_id,
+        run: who.run_id,
+        what: format!("workflow task {}, attempt {},", task.started_event_id - 1, task.attempt),
+        scheduled: at(&task.scheduled_time),
+        began: at(&task.started_time),
     }
 }
 
@@ -127,6 +146,17 @@ impl Worker {
     /// A name for one answer, unique in the run.
     pub(crate) fn answer_name(&self, what: &str) -> String {
         format!("{}-{what}{}", self.name, self.serial.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A node answered a poll of a queue, of workflow tasks or not.
+    pub(crate) fn polled(
+        &self,
+        (node, queue, is_workflow): (NodeId, String, bool),
+        invoked: Moment,
+        got: Option<Got>,
+    ) {
+        let (who, returned) = (self.name.clone(), Moment::NEVER);
+        self.shared.record.polled(Poll { who, node, queue, is_workflow, invoked, returned, got });
     }
 
     fn sticky(&self) -> String {
