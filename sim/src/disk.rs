@@ -280,7 +280,7 @@ impl SimLog {
     }
 
     fn latency(&self) -> Duration {
-        let DiskPlan { sync_min_us, sync_max_us } = self.plan;
+        let DiskPlan { sync_min_us, sync_max_us, .. } = self.plan;
         let mut draws = self.draws.lock().unwrap_or_else(PoisonError::into_inner);
         let mut us = draws.within(sync_min_us..sync_max_us + 1);
         if draws.one_in(100) {

@@ -361,6 +361,11 @@ impl Record {
         self.lock().polls.clone()
     }
 
+    /// Looks at everything so far without copying it; nothing begins or ends meanwhile.
+    pub fn look<T>(&self, at: impl FnOnce(&[Operation]) -> T) -> T {
+        at(&self.lock().operations)
+    }
+
     /// Everything so far.
     pub fn operations(&self) -> Vec<Operation> {
         self.lock().operations.clone()

@@ -139,7 +139,7 @@ async fn simulate(
         None => Trace::new(),
     };
     if notes {
-        trace.finish_notes();
+        trace.take_notes();
     }
     let world = Shared::new(seed, Arc::clone(&scenario), trace.clone());
     let doors = Doors(Arc::clone(&world));

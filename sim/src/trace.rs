@@ -53,7 +53,7 @@ impl Trace {
     }
 
     /// Takes notes from now on.
-    pub(crate) fn finish_notes(&self) {
+    pub(crate) fn take_notes(&self) {
         self.lock().notes = Some(Vec::new());
     }
 

@@ -252,11 +252,13 @@ impl Workload {
 
     /// How many operations of each kind began.
     pub fn ops(&self) -> BTreeMap<&'static str, u64> {
-        let mut counts = BTreeMap::new();
-        for operation in self.shared.record.operations() {
-            *counts.entry(operation.asked.kind.name()).or_default() += 1;
-        }
-        counts
+        self.shared.record.look(|operations| {
+            let mut counts = BTreeMap::new();
+            for operation in operations {
+                *counts.entry(operation.asked.kind.name()).or_default() += 1;
+            }
+            counts
+        })
     }
 
     /// The kinds of operations that clients begin.

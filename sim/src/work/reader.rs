@@ -47,18 +47,22 @@ impl Workload {
     /// Every run that somebody was told of, with its workflow id.
     pub fn known_runs(&self) -> BTreeMap<String, String> {
         let mut runs = BTreeMap::new();
-        for operation in self.record().operations() {
-            let id = operation.asked.id.to_string();
-            match operation.told() {
-                Some(
-                    Told::Started { run, .. } | Told::Shown { run, .. } | Told::Attempt { run, .. },
-                ) if !run.is_empty() => drop(runs.insert(run.clone(), id)),
-                Some(Told::Listed(rows)) => {
-                    runs.extend(rows.iter().map(|(run, _)| (run.clone(), id.clone())));
+        self.record().look(|operations| {
+            for operation in operations {
+                let id = operation.asked.id.to_string();
+                match operation.told() {
+                    Some(
+                        Told::Started { run, .. }
+                        | Told::Shown { run, .. }
+                        | Told::Attempt { run, .. },
+                    ) if !run.is_empty() => drop(runs.insert(run.clone(), id)),
+                    Some(Told::Listed(rows)) => {
+                        runs.extend(rows.iter().map(|(run, _)| (run.clone(), id.clone())));
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
-        }
+        });
         runs
     }
 }
