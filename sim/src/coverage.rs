@@ -1,5 +1,5 @@
-//! Which changes and events the logs of a run have seen. A variant of `Change` that no run reaches
-//! is a part of the product that the simulator says nothing about.
+//! Which changes and events the logs of a run have seen, and when a leader opened a reign. A variant
+//! of `Change` that no run reaches is a part of the product that the simulator says nothing about.
 //!
 //! Each place of a log counts once: the first entry that any node appends there.
 
@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_engine::change::{Change, EVENT_TAG};
+use holdfast_engine::ids::Hlc;
 use holdfast_proto::enums::EventType;
-use holdfast_raft::entry::ShardEntry;
+use holdfast_raft::entry::{Reign, ShardEntry};
 use holdfast_storage::{GroupId, LogEntry};
 use prost::Message;
 
@@ -19,6 +20,8 @@ pub struct Coverage {
     reached: BTreeMap<GroupId, u64>,
     changes: BTreeMap<u16, u64>,
     events: BTreeMap<i32, u64>,
+    reigns: BTreeMap<GroupId, Reign>,
+    opened: Vec<u64>,
 }
 
 /// What of an event says which it is; the rest is skipped.
@@ -34,11 +37,16 @@ pub(crate) fn shard_entry(entry: &LogEntry) -> Option<ShardEntry> {
 }
 
 impl Coverage {
-    /// A node appends entries to its log.
-    pub fn appended(&mut self, group: GroupId, entries: &[LogEntry]) {
+    /// A node appends entries to its log, at this true time.
+    pub fn appended(&mut self, group: GroupId, entries: &[LogEntry], at: Hlc) {
         let reached = self.reached.entry(group).or_default();
         for entry in entries.iter().filter(|entry| entry.index > *reached) {
             let Some(decided) = shard_entry(entry) else { continue };
+            let newest = self.reigns.entry(group).or_default();
+            if decided.reign > *newest {
+                *newest = decided.reign;
+                self.opened.push(at.0);
+            }
             let parts: Vec<_> = decided.drafts.into_iter().flat_map(|it| it.parts).collect();
             // The last change of a run travels as what it means: the slot is gone.
             let dropped = parts.iter().filter(|part| part.drop).count() as u64;
@@ -53,6 +61,11 @@ impl Coverage {
             }
         }
         *reached = entries.last().map_or(*reached, |last| last.index.max(*reached));
+    }
+
+    /// When the first entry of each reign was appended, nanoseconds since the epoch, in order.
+    pub fn reigns(&self) -> &[u64] {
+        &self.opened
     }
 
     /// How often each change was seen, by name; those that never were are not there.
@@ -86,8 +99,8 @@ pub fn never(changes: &BTreeMap<String, u64>) -> Vec<&'static str> {
 pub(crate) mod testing {
     use super::*;
     use bytes::{BufMut, BytesMut};
-    use holdfast_engine::ids::{ExecutionKey, Hlc, Slot, Uuid};
-    use holdfast_raft::entry::{EntryDraft, Reign, SlotPart, WireChange};
+    use holdfast_engine::ids::{ExecutionKey, Slot, Uuid};
+    use holdfast_raft::entry::{EntryDraft, SlotPart, WireChange};
 
     /// An entry of term 1 that changes the record of workflow `w`.
     pub(crate) fn entry(index: u64, changes: &[Change]) -> LogEntry {
@@ -126,11 +139,13 @@ mod tests {
         let entries =
             [entry(1, &[Change::Event(Box::new(signaled))]), entry(2, &[Change::RunDeleted])];
         let mut coverage = Coverage::default();
-        coverage.appended(1, &entries[..1]);
-        coverage.appended(1, &entries);
-        assert_eq!(coverage.events(), [("WorkflowExecutionSignaled".to_owned(), 1)].into());
+        coverage.appended(1, &entries[..1], Hlc(5));
+        coverage.appended(1, &entries, Hlc(6));
+        coverage.appended(2, &entries, Hlc(7));
+        assert_eq!(coverage.reigns(), [5, 7], "one in each log");
+        assert_eq!(coverage.events(), [("WorkflowExecutionSignaled".to_owned(), 2)].into());
         let changes = coverage.changes();
-        assert_eq!(changes, [("Event".to_owned(), 1), ("RunDeleted".to_owned(), 1)].into());
+        assert_eq!(changes, [("Event".to_owned(), 2), ("RunDeleted".to_owned(), 2)].into());
         assert_eq!(never(&changes).len(), Change::NAMES.len() - 2);
     }
 }

@@ -19,7 +19,7 @@ impl Shared {
         entries: &[LogEntry],
         done: Done,
     ) -> Done {
-        self.coverage().appended(group, entries);
+        self.coverage().appended(group, entries, self.time.now());
         if !self.trace.takes_notes() {
             return done;
         }

@@ -68,6 +68,7 @@ pub(super) async fn collect(
     evidence.operations = workload.record().operations();
     evidence.polls = workload.record().polls();
     evidence.epoch = doors.true_time().0.saturating_sub(workload.record().moment().at);
+    evidence.reigns = doors.0.coverage().reigns().to_vec();
     evidence.settle();
     evidence
 }

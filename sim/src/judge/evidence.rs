@@ -58,6 +58,8 @@ pub struct Evidence {
     pub polls: Vec<Poll>,
     /// True wall time at the beginning of the record, nanoseconds since the epoch.
     pub epoch: u64,
+    /// When the first entry of each reign was appended, over all shards, nanoseconds since the epoch.
+    pub reigns: Vec<u64>,
     /// When the faults stopped.
     pub calm: Option<Moment>,
     /// One timeline per workflow id; see [`Evidence::settle`].

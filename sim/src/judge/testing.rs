@@ -68,6 +68,11 @@ impl World {
         self.clock.at += ms * MS;
     }
 
+    /// True time, nanoseconds since the epoch.
+    pub(super) fn now(&self) -> u64 {
+        self.evidence.epoch + self.clock.at
+    }
+
     pub(super) fn calm(&mut self) {
         self.evidence.calm = Some(self.clock);
     }

@@ -26,7 +26,7 @@ use holdfast_proto::enums::IndexedValueType;
 use holdfast_raft::types::NodeId;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 pub use reader::Reader;
 
@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     /// Once the namespace is there.
     ready: watch::Sender<bool>,
     stopping: AtomicBool,
+    /// Clients that have not ended.
+    clients: watch::Sender<u32>,
     calm: Mutex<Option<Moment>>,
 }
 
@@ -154,6 +156,7 @@ pub struct Workload {
 
 /// Starts the clients and workers of a scenario. Call it on the runtime of the run.
 pub fn start(doors: Doors, scenario: Arc<Scenario>, seed: u64, trace: Trace) -> Workload {
+    let clients = watch::Sender::new(scenario.workload.clients);
     let shared = Arc::new(Shared {
         doors,
         scenario,
@@ -168,6 +171,7 @@ pub fn start(doors: Doors, scenario: Arc<Scenario>, seed: u64, trace: Trace) -> 
         started: Mutex::default(),
         ready: watch::Sender::new(false),
         stopping: AtomicBool::new(false),
+        clients,
         calm: Mutex::new(None),
     });
     let mut tasks = JoinSet::new();
@@ -176,7 +180,11 @@ pub fn start(doors: Doors, scenario: Arc<Scenario>, seed: u64, trace: Trace) -> 
         worker::spawn(&shared, worker, &mut tasks);
     }
     for client in 0..shared.scenario.workload.clients {
-        tasks.spawn(client::run(shared.clone(), client));
+        let shared = shared.clone();
+        tasks.spawn(async move {
+            client::run(shared.clone(), client).await;
+            shared.clients.send_modify(|running| *running -= 1);
+        });
     }
     Workload { shared, _tasks: tasks }
 }
@@ -222,17 +230,29 @@ impl Workload {
         }
     }
 
-    /// Waits until every workflow that was started is closed, for `limit` at most. Gives those that
-    /// are not.
+    /// Waits until every client has heard what it asked and every workflow that was started is
+    /// closed, for `limit` at most. Gives those that are not, and `clients` while those wait.
     pub async fn drained(&self, limit: Duration) -> Vec<Arc<str>> {
         let until = Instant::now() + limit;
         let who: Arc<str> = "drain".into();
+        let mut clients = self.shared.clients.subscribe();
+        // What a client still tries may start a workflow that was closed when it was looked at.
+        let heard =
+            timeout_at(until - limit / 4, clients.wait_for(|running| *running == 0)).await.is_ok();
+        let waiting = (!heard).then(|| Arc::from("clients"));
+        let mut open = self.closed(until, &who).await;
+        open.extend(waiting);
+        open
+    }
+
+    /// Waits until every workflow that was started is closed; gives those that are not by then.
+    async fn closed(&self, until: Instant, who: &Arc<str>) -> Vec<Arc<str>> {
         let mut closed = BTreeSet::new();
         loop {
             let ids: Vec<Arc<str>> = lock(&self.shared.started).iter().cloned().collect();
             let mut open = Vec::new();
             for id in ids.iter().filter(|id| !closed.contains(*id)).cloned().collect::<Vec<_>>() {
-                match reads::is_open(&self.shared, &who, &id).await {
+                match reads::is_open(&self.shared, who, &id).await {
                     Some(false) => drop(closed.insert(id)),
                     Some(true) | None => open.push(id),
                 }
