@@ -270,7 +270,7 @@ impl Builder<'_> {
             task_queue: Some(queue),
             ..WorkflowTaskScheduledEventAttributes::default()
         };
-        let attributes = Event::WorkflowTaskScheduledEventAttributes(attributes);
+        let attributes = Event::WorkflowTaskScheduledEventAttributes(Box::new(attributes));
         self.push(EventType::WorkflowTaskScheduled, attributes)
     }
 
@@ -376,14 +376,14 @@ impl Builder<'_> {
             schedule_to_start_timeout: Some(millis(timeout)),
             ..ActivityTaskScheduledEventAttributes::default()
         };
-        let attributes = Event::ActivityTaskScheduledEventAttributes(attributes);
+        let attributes = Event::ActivityTaskScheduledEventAttributes(Box::new(attributes));
         let scheduled = self.push(EventType::ActivityTaskScheduled, attributes);
         let attributes = ActivityTaskTimedOutEventAttributes {
             failure: Some(timeout_of(TimeoutType::ScheduleToStart)),
             scheduled_event_id: scheduled.next() - 1,
             ..ActivityTaskTimedOutEventAttributes::default()
         };
-        let attributes = Event::ActivityTaskTimedOutEventAttributes(attributes);
+        let attributes = Event::ActivityTaskTimedOutEventAttributes(Box::new(attributes));
         scheduled.push(EventType::ActivityTaskTimedOut, attributes)
     }
 
