@@ -63,7 +63,7 @@ pub(crate) struct Clocks(Arc<Inner>);
 struct Inner {
     own: Arc<dyn Clock>,
     peers: Mutex<BTreeMap<NodeId, Reading>>,
-    /// Changes when a peer begins or ceases to agree with this node.
+    /// Changes when a peer begins or ceases to agree with this node, and while it disagrees.
     moved: watch::Sender<u64>,
 }
 
@@ -102,7 +102,8 @@ impl Clocks {
         let now = before.map_or(reading, |before| before.or(reading));
         peers.insert(peer, now);
         drop(peers);
-        if before.map(|before| before.agrees(0)) != Some(now.agrees(0)) {
+        // While it disagrees, how far it is off says whom this node may yield to.
+        if !now.agrees(0) || before.is_none_or(|before| !before.agrees(0)) {
             self.0.moved.send_modify(|times| *times += 1);
         }
     }
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn who_begins_or_ceases_to_agree_is_told() {
+    fn who_begins_or_ceases_to_agree_is_told_and_who_disagrees() {
         let (clocks, _) = clocks();
         let mut moved = clocks.moved();
         let mut told = |ms| {
@@ -185,7 +186,7 @@ mod tests {
             moved.mark_unchanged();
             told
         };
-        assert_eq!([10, 20, 600, 601, 0].map(&mut told), [true, false, true, false, true]);
+        assert_eq!([10, 20, 600, 601, 0].map(&mut told), [true, false, true, true, true]);
     }
 
     #[test]

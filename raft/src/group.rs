@@ -333,7 +333,7 @@ fn watch_leadership(
     let (show, leadership) = watch::channel(None);
     let (mut metrics, mut moved) = (raft.server_metrics(), clocks.moved());
     let raft = raft.clone();
-    let mut given_away = None;
+    let (mut given_away, mut warned) = (None, None);
     Rt::spawn_task(async move {
         loop {
             moved.mark_unchanged();
@@ -349,13 +349,18 @@ fn watch_leadership(
             let in_office = leads.filter(|term| at == *term);
             let serving = in_office.filter(|_| verdict == Verdict::Leads);
             show.send_if_modified(|shown| std::mem::replace(shown, serving) != serving);
-            if in_office.is_some() && in_office != given_away && verdict != Verdict::Leads {
-                match give_way(&raft, verdict).await {
-                    Ok(true) => given_away = in_office,
-                    Ok(false) => {}
-                    Err(Gone) => break,
+            let idle = in_office.filter(|_| verdict != Verdict::Leads).map(|term| (term, verdict));
+            if let Some((term, Verdict::Yields(to))) = idle
+                && given_away != Some(term)
+            {
+                if give_way(&raft, to).await.is_err() {
+                    break;
                 }
+                given_away = Some(term);
+            } else if matches!(idle, Some((_, Verdict::Waits))) && idle != warned {
+                tracing::warn!("too few clocks agree with this leader's: it decides nothing");
             }
+            warned = idle;
             let waits = leads.is_some() && in_office.is_none();
             tokio::select! {
                 biased;
@@ -374,13 +379,9 @@ fn watch_leadership(
 struct Gone;
 
 /// A leader whose clock is wrong, or may be, decides nothing; it hands the office to a node that is
-/// known to be right. Returns whether there is one.
-async fn give_way(raft: &GroupRaft, verdict: Verdict) -> Result<bool, Gone> {
-    let Verdict::Yields(to) = verdict else {
-        tracing::warn!("too few clocks agree with this leader's: it decides nothing");
-        return Ok(false);
-    };
+/// known to be right.
+async fn give_way(raft: &GroupRaft, to: NodeId) -> Result<(), Gone> {
     tracing::warn!(to, "this leader's clock is far from a majority's: it yields");
     // It sends no heartbeats from now on: should the message be lost, an election follows.
-    raft.trigger().transfer_leader(to).await.map(|()| true).map_err(|_| Gone)
+    raft.trigger().transfer_leader(to).await.map_err(|_| Gone)
 }

@@ -299,6 +299,15 @@ fn fits(faults: &[Fault], new: &Fault, scenario: &Scenario) -> bool {
     scenario.nodes == 1 || unfit.len() as u32 <= scenario.minority()
 }
 
+impl Fault {
+    /// Whether it has to be ended, when it changed something or not: one that meets a node which is
+    /// down already holds it down all the same.
+    fn heals(&self, done: bool) -> bool {
+        let holds = matches!(self.kind, Kind::Crash | Kind::PowerLoss);
+        self.heal_ms != NEVER && (done || holds)
+    }
+}
+
 /// Carries out a schedule; returns when its last fault has healed.
 pub(crate) async fn run(world: Arc<Shared>, faults: Vec<Fault>) {
     let began = tokio::time::Instant::now();
@@ -326,7 +335,7 @@ pub(crate) async fn run(world: Arc<Shared>, faults: Vec<Fault>) {
                     .trace
                     .note(|| What::World { nodes: hit, text: format!("fault {id}: {fault}") });
             }
-            if !done || fault.heal_ms == NEVER {
+            if !fault.heals(done) {
                 return;
             }
             let heals = began + Duration::from_millis(fault.heal_ms);
@@ -506,6 +515,19 @@ mod tests {
                 assert!(scenario.nodes == 1 || nodes.len() as u32 <= scenario.minority());
             }
         }
+    }
+
+    #[test]
+    fn a_crash_of_a_node_that_is_down_ends_too() {
+        let scenario = Scenario::default();
+        let every: Vec<Fault> = (0..20).flat_map(|seed| schedule(seed, &scenario)).collect();
+        for kind in [Kind::Crash, Kind::PowerLoss] {
+            let fault = every.iter().find(|fault| fault.kind == kind).expect("one of them");
+            assert!(fault.heals(true) && fault.heals(false), "{fault}");
+            assert!(!Fault { heal_ms: NEVER, ..fault.clone() }.heals(true));
+        }
+        let pause = every.iter().find(|fault| fault.kind == Kind::Pause).expect("one of them");
+        assert!(pause.heals(true) && !pause.heals(false), "it must not be resumed twice");
     }
 
     #[test]

@@ -161,7 +161,7 @@ struct MutantsArgs {
     #[arg(long, default_value = ".")]
     tree: PathBuf,
     /// Write the table of all results into `sim/README.md`.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "only")]
     readme: bool,
 }
 

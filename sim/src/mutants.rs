@@ -27,8 +27,8 @@ const FOLDER: &str = "sim/mutants";
 const WANTED: usize = 90;
 /// How long the tree without a patch is looked at first; half of it with random scenarios.
 const SANITY: Duration = Duration::from_secs(90);
-/// Real seconds after which a run hangs. One takes a few.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Real seconds after which a run hangs. One takes a few, but cores may be busy.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// What was made for this machine and git does not have.
 const PREPARED: &str = ".cargo/rocksdb.toml";
 /// Around the table in the README.
@@ -60,7 +60,7 @@ pub struct Mutant {
     pub title: String,
     /// The scenarios in which it is looked for; none: random ones.
     pub scenarios: Vec<String>,
-    /// Why it is not found, of those of which that is known.
+    /// Why it is not found, of those of which that is known. It counts as missed all the same.
     pub excuse: Option<String>,
     patch: PathBuf,
     text: String,
@@ -226,6 +226,7 @@ impl Summary {
         for (mutant, verdict) in &self.verdicts {
             let by = match &verdict.found {
                 Some(found) => found.rules.join(", "),
+                None if verdict.broken.is_some() => "could not be tried".to_owned(),
                 None => {
                     format!("missed: {}", mutant.excuse.as_deref().unwrap_or("nobody knows why"))
                 }
@@ -256,7 +257,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Summary, String> {
         let verdict = match known.filter(|known| known.stands(&key, plan.limit)) {
             Some(known) => known.clone(),
             None => {
-                let verdict = shop.attempt(plan, &mutant, key);
+                let verdict = shop.attempt(plan, &mutant, &sources, key);
                 results.insert(mutant.name.clone(), verdict.clone());
                 shop.keep(&results)?;
                 verdict
@@ -400,6 +401,9 @@ impl Workshop {
         }
         let watch = Stopwatch::start();
         self.build()?;
+        // From here on the binary is of these sources, whatever comes of it.
+        results.remove(UNPATCHED);
+        self.keep(results)?;
         let built = self.build.join("release/holdfast-sim");
         fs::copy(built, self.unpatched()).map_err(|why| why.to_string())?;
         say(&format!("built without a patch in {:.0} s", watch.elapsed().as_secs_f64()));
@@ -422,8 +426,12 @@ impl Workshop {
     }
 
     /// Applies, builds, looks. What goes wrong is a verdict too: the others are still to be tried.
-    fn attempt(&self, plan: &Plan, mutant: &Mutant, key: String) -> Verdict {
-        let ready = self.renew().and_then(|_| mutant.apply(&self.tree, &[]));
+    fn attempt(&self, plan: &Plan, mutant: &Mutant, sources: &str, key: String) -> Verdict {
+        let same = |now: String| match now == sources {
+            true => Ok(()),
+            false => Err("the tree has changed since the beginning".to_owned()),
+        };
+        let ready = self.renew().and_then(same).and_then(|()| mutant.apply(&self.tree, &[]));
         match ready.and_then(|()| self.build()) {
             Ok(()) => {
                 let verdict = self.look(plan, key, &self.paths(&mutant.scenarios), plan.limit);
@@ -494,12 +502,14 @@ impl Workshop {
 
     fn look(&self, plan: &Plan, key: String, scenarios: &[PathBuf], limit: Duration) -> Verdict {
         let summary = swarm(&self.plan(plan, scenarios.to_vec(), limit), &|_, _| {});
-        // A process that did not report, say for a broken build, has not looked at anything.
+        // A process that did not report, say for a broken build, has not looked at anything; where
+        // others did, it ended for what they found.
         let (mute, found): (Vec<_>, Vec<_>) = summary.violations.iter().partition(is_mute);
-        let broken = mute.first().map(|(.., one)| one.text.clone());
+        let broken = mute.first().filter(|_| found.is_empty());
+        let broken = broken.map(|(.., one)| one.text.clone());
         let says = |one: &&&Violation| one.2.rule != "hangs";
         let best = found.iter().find(says).or(found.first()).copied();
-        let found = best.filter(|_| broken.is_none()).map(|(seed, scenario, first)| {
+        let found = best.map(|(seed, scenario, first)| {
             let same = summary.violations.iter().filter(|(other, ..)| other == seed);
             let rules: BTreeSet<String> = same.map(|(.., one)| one.rule.clone()).collect();
             Found {

@@ -80,8 +80,8 @@ fn config(scenario: &Scenario, node: NodeId, members: BTreeSet<NodeId>) -> NodeC
             bytes: sizes.flush_bytes,
             every: Duration::from_millis(sizes.flush_every_ms),
             keep: sizes.log_keep,
+            look: Duration::from_millis(sizes.flush_look_ms),
             on: FlushOn::Task(Duration::from_millis(scenario.disk.flush_ms)),
-            ..FlushPlan::default()
         },
     }
 }

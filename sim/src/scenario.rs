@@ -252,6 +252,8 @@ pub struct Sizes {
     pub flush_bytes: u64,
     /// How old unflushed rows become, in milliseconds.
     pub flush_every_ms: u64,
+    /// How often a node looks whether a flush is due, in milliseconds.
+    pub flush_look_ms: u64,
     /// Entries that the log keeps below what the tables hold.
     pub log_keep: u64,
     /// How long a poll waits for a task, in milliseconds.
@@ -275,6 +277,7 @@ impl Default for Sizes {
             cache_bytes: 64 << 20,
             flush_bytes: 16 << 20,
             flush_every_ms: 5_000,
+            flush_look_ms: 250,
             log_keep: 20_000,
             poll_ms: 20_000,
             history_wait_ms: 20_000,
@@ -436,8 +439,12 @@ impl Sizes {
         if rng.one_in(2) {
             sizes.flush_every_ms = 200 + rng.below(10_000);
         }
+        if rng.one_in(3) {
+            sizes.flush_look_ms = 5 + rng.below(245);
+        }
         if rng.one_in(2) {
-            sizes.log_keep = rng.below(200);
+            // More than a pipeline: the unsynced end of a log must not outlast what a leader purges.
+            sizes.log_keep = 8 + rng.below(200);
         }
         if rng.one_in(2) {
             sizes.history_page = 1 + rng.below(4) as usize;

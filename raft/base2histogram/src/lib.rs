@@ -19,8 +19,8 @@ pub struct Histogram<T = ()> {
     marks: PhantomData<T>,
 }
 
-/// Below which value this share of all recorded values lies; the field names the share in percent.
-/// A value is the smallest one of its bucket, so never above the true one and above half of it.
+/// The value at this share of all recorded ones, by size; the field names the share in percent. It is
+/// the smallest one of its bucket: at most the true one, and more than half of it.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[expect(missing_docs, reason = "the fields are named by their share")]
 pub struct PercentileStats {
@@ -102,7 +102,7 @@ impl<T> Default for Histogram<T> {
 impl fmt::Display for PercentileStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PercentileStats { samples, p50, p99, .. } = self;
-        write!(f, "{samples} values, half below {p50}, 99 % below {p99}")
+        write!(f, "{samples} values, the middle from {p50} on, the 99th from {p99} on")
     }
 }
 
@@ -163,8 +163,9 @@ mod tests {
         let mut histogram = Histogram::<()>::new();
         histogram.record(4);
         let chart = AsciiChart::new().add("a", histogram).add("b", Histogram::<()>::new());
-        let text =
-            "a: 1 values, half below 4, 99 % below 4\nb: 0 values, half below 0, 99 % below 0\n";
-        assert_eq!(chart.to_string(), text);
+        let line = |name, n, at| {
+            format!("{name}: {n} values, the middle from {at} on, the 99th from {at} on\n")
+        };
+        assert_eq!(chart.to_string(), line("a", 1, 4) + &line("b", 0, 0));
     }
 }

@@ -640,7 +640,8 @@ impl Serving {
                 Err(why) => return End::Damaged(why),
             }
             let Some(one) = ended.recv().await else { return End::Stopped };
-            if let Some(end) = self.ended(one) {
+            // All that is known to have ended counts before the next entry goes out.
+            if let Some(end) = self.ended(one).or_else(|| self.take_ended(ended)) {
                 return end;
             }
         }
