@@ -1,5 +1,5 @@
 //! How far the clocks of a group's nodes are apart, as each node hears it with every answer to an
-//! append; and whether this one's is good enough to lead (DESIGN 8, A8).
+//! append; whether this one's is good enough to lead (DESIGN 8, A8); and who answers at all.
 //!
 //! A leader stamps entries and says what is due. One whose clock is behind stamps timers into the
 //! past, and the next leader fires them too early; one whose clock is ahead fires them itself. So a
@@ -13,6 +13,7 @@ use std::time::Duration;
 use holdfast_engine::ids::Hlc;
 use tokio::sync::watch;
 
+use crate::config::HEARTBEAT_MS;
 use crate::host::Clock;
 use crate::links::CLOCK_BOUND;
 use crate::types::NodeId;
@@ -23,6 +24,9 @@ const AGREES: i64 = CLOCK_BOUND.as_nanos() as i64 / 2;
 /// How long a sharp reading is believed over later ones that a slow link blurs. Clocks that are right
 /// hardly part in that time: they lean by 500 ppm at most.
 const BELIEVED: Duration = Duration::from_secs(10);
+
+/// For how long a peer that answered counts as there: some heartbeats.
+const ANSWERS: Duration = Duration::from_millis(5 * HEARTBEAT_MS);
 
 /// A peer's clock against this node's: ahead by at least `low` and at most `high` nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,9 +66,16 @@ pub(crate) struct Clocks(Arc<Inner>);
 
 struct Inner {
     own: Arc<dyn Clock>,
-    peers: Mutex<BTreeMap<NodeId, Reading>>,
+    peers: Mutex<BTreeMap<NodeId, Peer>>,
     /// Changes when a peer begins or ceases to agree with this node, and while it disagrees.
     moved: watch::Sender<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    reading: Reading,
+    /// When it answered last, by this node's clock.
+    heard: Hlc,
 }
 
 /// What the clocks say of a node that wants to lead.
@@ -84,7 +95,7 @@ impl Clocks {
         Clocks(Arc::new(Inner { own, peers, moved }))
     }
 
-    fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, Reading>> {
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, Peer>> {
         self.0.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,14 +109,20 @@ impl Clocks {
         let at = self.now();
         let reading = Reading { low: theirs.ahead_of(at), high: theirs.ahead_of(asked), at };
         let mut peers = self.peers();
-        let before = peers.get(&peer).copied();
+        let before = peers.get(&peer).map(|known| known.reading);
         let now = before.map_or(reading, |before| before.or(reading));
-        peers.insert(peer, now);
+        peers.insert(peer, Peer { reading: now, heard: at });
         drop(peers);
         // While it disagrees, how far it is off says whom this node may yield to.
         if !now.agrees(0) || before.is_none_or(|before| !before.agrees(0)) {
             self.0.moved.send_modify(|times| *times += 1);
         }
+    }
+
+    /// Whether a peer has answered an append, of which heartbeats are some, in the last moments.
+    pub(crate) fn answers(&self, peer: NodeId) -> bool {
+        let now = self.now();
+        self.peers().get(&peer).is_some_and(|known| now.since(known.heard) <= ANSWERS)
     }
 
     /// Changes when the verdict may have.
@@ -122,7 +139,7 @@ impl Clocks {
             .iter()
             .filter_map(|node| match *node == me {
                 true => Some((*node, own)),
-                false => peers.get(node).map(|reading| (*node, *reading)),
+                false => peers.get(node).map(|known| (*node, known.reading)),
             })
             .collect();
         let with = |from: i64| known.iter().filter(|(_, clock)| clock.agrees(from)).count();
@@ -203,6 +220,17 @@ mod tests {
         let asked = NOW.after(BELIEVED);
         clocks.heard(2, asked, asked.after(second / 2));
         assert_eq!(clocks.verdict(1, &voters), Verdict::Leads);
+    }
+
+    #[test]
+    fn who_has_not_answered_for_some_heartbeats_is_not_there() {
+        let (clocks, own) = clocks();
+        assert!(!clocks.answers(2), "nothing was heard of it");
+        clocks.heard(2, NOW, ahead(0));
+        own.advance(ANSWERS);
+        assert!(clocks.answers(2) && !clocks.answers(3));
+        own.advance(Duration::from_millis(1));
+        assert!(!clocks.answers(2));
     }
 
     #[test]

@@ -267,7 +267,8 @@ impl RaftNetworkV2<TypeConfig> for GroupLink {
     }
 
     /// Reads the rows here and now: what is sent is newer than what openraft announced, and says
-    /// itself how far it is.
+    /// itself how far it is. openraft tries again and again while a node is away, so the rows, which
+    /// may be all of a shard, are read only for one that answers.
     async fn full_snapshot(
         &mut self,
         vote: Vote,
@@ -275,6 +276,11 @@ impl RaftNetworkV2<TypeConfig> for GroupLink {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        if !self.clocks.answers(self.target) {
+            let (node, group) = (self.target, self.group);
+            let why = "it does not answer heartbeats, so no snapshot is read for it".to_owned();
+            return Err(Unreachable::new(&LinkError { node, group, why }).into());
+        }
         let image = snapshot.snapshot.receive().map_err(|why| Unreachable::new(&why))?;
         let call = self.call(Message::Snapshot(vote, image.into_image()));
         let answer = tokio::select! {
@@ -406,5 +412,36 @@ impl Links for LoopNode {
 
     fn forget(&self, group: GroupId) {
         self.links.board().peers.remove(&(self.node, group));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use holdfast_storage::memory::MemoryStore;
+
+    use super::*;
+    use crate::host::ManualClock;
+
+    #[tokio::test]
+    async fn rows_are_read_only_for_a_node_that_answers() {
+        let links = LoopLinks::default();
+        let clocks = Clocks::new(Arc::new(ManualClock::new(Hlc(1_000_000_000))));
+        let mut net = GroupNet::new(7, links.node(1), clocks.clone());
+        let mut link = net.new_client(2, &()).await;
+        let mut send = async || {
+            let image = Image::local(7, Arc::new(MemoryStore::default()));
+            let snapshot = Snapshot { meta: SnapshotMeta::default(), snapshot: image };
+            let never = std::future::pending();
+            let option = RPCOption::new(Duration::from_secs(1));
+            let sent = link.full_snapshot(Vote::new(1, 1), snapshot, never, option).await;
+            sent.expect_err("nobody is there").to_string()
+        };
+        let silent = send().await;
+        assert!(silent.contains("no snapshot is read"), "{silent}");
+        clocks.heard(2, clocks.now(), clocks.now());
+        let sent = send().await;
+        assert!(!sent.contains("no snapshot is read"), "{sent}");
     }
 }
