@@ -126,7 +126,7 @@ impl Findings {
 pub async fn judge(workload: &Workload, doors: &Doors, scenario: &Scenario) -> Vec<Violation> {
     let mut findings = Findings { list: workload.findings(), ..Findings::default() };
     findings.begin("L3");
-    l3::check(workload, &mut findings).await;
+    l3::check(workload, scenario.shards, &mut findings).await;
     let evidence = collect::collect(workload, doors, scenario, &mut findings).await;
     findings.list.extend(rule_on(&evidence));
     findings.list.sort();
