@@ -124,11 +124,13 @@ impl Findings {
 
 /// Judges a run at its end: the faults have stopped and the load has drained, or should have.
 pub async fn judge(workload: &Workload, doors: &Doors, scenario: &Scenario) -> Vec<Violation> {
-    let mut findings = Findings { list: workload.findings(), ..Findings::default() };
+    let mut findings = Findings::default();
     findings.begin("L3");
     l3::check(workload, scenario.shards, &mut findings).await;
     let evidence = collect::collect(workload, doors, scenario, &mut findings).await;
     findings.list.extend(rule_on(&evidence));
+    // What readers find counts also where the reader is the judge.
+    findings.list.extend(workload.findings());
     findings.list.sort();
     findings.list.dedup();
     findings.list
