@@ -179,7 +179,8 @@ async fn simulate(
         tables: Account::read_tables(&doors, scenario.shards),
     });
     if open.is_empty() {
-        retire(&world, &load).await;
+        let is_known = judged.iter().any(|one| one.rule == "L3");
+        retire(&world, &load, is_known).await;
     }
     trace.flush()?;
     let report = Report { seed, drain_ms, ..report(&world, &load, &trace, judged) };
