@@ -50,8 +50,8 @@ use crate::scenario::Scenario;
 use crate::work::Workload;
 
 pub use a8::{Remains, Sighting, afterwards, rows_of_runs};
-pub(crate) use evidence::request_of;
 pub use evidence::{Evidence, RunHistory};
+pub(crate) use evidence::{leaves_marks, request_of};
 pub(crate) use tables::applied;
 pub use tables::{GroupRows, NodeRows};
 pub use timeline::{Bound, Timeline};
