@@ -220,7 +220,11 @@ impl Disk {
 
     /// The last entry of the log of each group.
     pub fn log_ends(&self, groups: RangeInclusive<GroupId>) -> Vec<(GroupId, Option<u64>)> {
-        let last = |group| self.log.state(group).ok()?.last.map(|(_, index)| index);
+        let last = |group| {
+            let state = self.log.state(group).ok()?;
+            // Where every entry was purged the log ends there all the same: none is lost.
+            state.last.or(state.purged).map(|(_, index)| index)
+        };
         groups.map(|group| (group, last(group))).collect()
     }
 

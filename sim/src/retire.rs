@@ -11,7 +11,7 @@ use holdfast_raft::types::NodeId;
 use holdfast_storage::Store;
 use tokio::time::{Instant, sleep};
 
-use crate::judge::{Remains, Sighting, afterwards, applied, rows_of_runs};
+use crate::judge::{Remains, afterwards, applied, rows_of_runs};
 use crate::work::{RETENTION, Workload};
 use crate::world::Shared;
 
@@ -24,16 +24,23 @@ const LONGER: Duration = Duration::from_secs(3600);
 /// How often it is looked.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// How often every node is asked for every run at most, until somebody answered for each id.
-const ROUNDS: u32 = 10;
+/// How long every node is asked for every run, until somebody answered for each id: every shard has
+/// a leader long before that.
+const ROUNDS: Duration = Duration::from_secs(30);
 
-/// How long it is asked whether every run is closed.
-const ASKED: Duration = Duration::from_secs(20);
+/// How long it is asked whether every run is closed: one id after the other, so many take a while.
+const ASKED: Duration = Duration::from_secs(120);
 
 /// Switches everything off and on, waits until the runs are gone, and looks whether they stay away.
-pub(crate) async fn retire(world: &Arc<Shared>, load: &Workload) {
+/// `is_known`: L3 has said already that something does not answer or does not end.
+pub(crate) async fn retire(world: &Arc<Shared>, load: &Workload, is_known: bool) {
     // What was started last may still be open, which L3 says; it stays, and rightly so.
-    if !load.drained(ASKED).await.is_empty() {
+    let open = load.drained(ASKED).await;
+    if !open.is_empty() {
+        if !is_known {
+            let unready = open.iter().map(ToString::to_string).collect();
+            report(world, &Remains { unready, ..Remains::default() });
+        }
         return;
     }
     world.trace.line(format_args!("switched off and on"));
@@ -47,7 +54,11 @@ pub(crate) async fn retire(world: &Arc<Shared>, load: &Workload) {
         stay_away(world, load, &mut remains).await;
     }
     remains.operations = load.record().operations();
-    for found in afterwards(&remains) {
+    report(world, &remains);
+}
+
+fn report(world: &Shared, remains: &Remains) {
+    for found in afterwards(remains) {
         world.violation(found.rule, &found.key, found.text);
     }
 }
@@ -112,29 +123,34 @@ async fn stay_away(world: &Shared, load: &Workload, remains: &mut Remains) {
     while nodes.iter().any(|node| world.up(*node).is_none()) && Instant::now() < until {
         sleep(Duration::from_millis(10)).await;
     }
-    remains.shown = look(world, load, &nodes).await;
+    look(world, load, &nodes, remains).await;
+    let until = Instant::now() + LIMIT;
     for (node, goal) in nodes.iter().zip(&goals) {
-        while is_behind(reached(world, *node), goal.as_ref()) && Instant::now() < until {
+        let behind = || is_behind(reached(world, *node), goal.as_ref());
+        while behind() && Instant::now() < until {
             sleep(EVERY).await;
         }
         match left(world, *node) {
+            None => remains.away.push(*node),
+            // Its tables are of before the end, and so are rows of runs in them.
+            Some(_) if behind() => remains.behind.push(*node),
             Some(rows) if rows.is_empty() => {}
             Some(rows) => drop(remains.back.insert(*node, rows)),
-            None => remains.away.push(*node),
         }
     }
 }
 
 /// Asks every node for every run, again and again until somebody answered for each workflow id:
 /// where no node leads a shard yet, nobody says anything.
-async fn look(world: &Shared, load: &Workload, nodes: &[NodeId]) -> Vec<Sighting> {
+async fn look(world: &Shared, load: &Workload, nodes: &[NodeId], remains: &mut Remains) {
     let reader = load.reader("afterwards");
     let mut open = BTreeMap::<String, Vec<String>>::new();
     for (run, id) in load.known_runs() {
         open.entry(id).or_default().push(run);
     }
+    let until = Instant::now() + ROUNDS;
     let mut shown = Vec::new();
-    for _ in 0..ROUNDS {
+    loop {
         let mut answered = BTreeSet::new();
         for node in nodes {
             shown.extend(reader.listed_on(*node).await);
@@ -147,12 +163,13 @@ async fn look(world: &Shared, load: &Workload, nodes: &[NodeId]) -> Vec<Sighting
             }
         }
         open.retain(|id, _| !answered.contains(id));
-        if open.is_empty() {
+        if open.is_empty() || Instant::now() >= until {
             break;
         }
         sleep(EVERY).await;
     }
     let (seen, unanswered) = (shown.len(), open.len());
     world.trace.line(format_args!("all runs are gone: {seen} shown, {unanswered} ids unanswered"));
-    shown
+    remains.shown = shown;
+    remains.unanswered = open.into_keys().collect();
 }

@@ -51,7 +51,7 @@ impl Shared {
     /// A node drops the end of its log, because a leader has other entries there.
     pub(crate) fn truncates(&self, node: NodeId, group: GroupId, after: Option<u64>) {
         let why = "a leader has other entries there";
-        self.trace.note(|| What::Ends { node, group, after, why });
+        self.trace.note(|| What::Ends { node, group, after, lost_power: false, why });
     }
 
     /// A node has written a batch to its tables.
@@ -70,7 +70,7 @@ impl Shared {
     pub(crate) fn logs_end(&self, node: NodeId, ends: Vec<(GroupId, Option<u64>)>) {
         for (group, after) in ends {
             let why = "it was not synced when the node ended";
-            self.trace.note(|| What::Ends { node, group, after, why });
+            self.trace.note(|| What::Ends { node, group, after, lost_power: true, why });
         }
     }
 }

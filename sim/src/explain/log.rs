@@ -100,8 +100,9 @@ impl GroupLog {
             if !here || !entry.applied.insert(node) || entry.void {
                 continue;
             }
-            let disks = list(entry.disks());
-            if !entry.safe {
+            // What disks kept through a power loss makes a majority without a word about it.
+            if !entry.safe && entry.disks().count() < self.majority {
+                let disks = list(entry.disks());
                 let text = format!("applies entry {index}, WHICH IS ON DISK ON {disks} ONLY");
                 lines.push((text, false));
             } else if entry.applied.len() == 1 {
@@ -111,13 +112,19 @@ impl GroupLog {
         lines
     }
 
-    /// The log of a node ends at an index from now on.
-    pub(super) fn ends(&mut self, node: NodeId, after: Option<u64>, why: &str) -> Option<String> {
+    /// The log of a node ends at an index from now on, because it lost power or for another reason.
+    pub(super) fn ends(
+        &mut self,
+        node: NodeId,
+        after: Option<u64>,
+        lost_power: bool,
+        why: &str,
+    ) -> Option<String> {
         let (mut lost, mut worst) = (Vec::new(), "");
         for ((index, _), entry) in &mut self.entries {
             if after.is_some_and(|after| *index <= after) {
                 // What survived a power loss is on the disk.
-                if let Some(synced) = entry.on.get_mut(&node) {
+                if let Some(synced) = entry.on.get_mut(&node).filter(|_| lost_power) {
                     *synced = true;
                 }
             } else if entry.on.remove(&node).is_some() {
@@ -158,8 +165,35 @@ mod tests {
         let early = "applies entry 7, WHICH IS ON DISK ON node 1 ONLY".to_owned();
         assert_eq!(log.applied(1, 7), [(early, false)]);
         assert_eq!(log.synced(2, 8), ["entry 7 is on disk on nodes 1 and 2: a majority"]);
-        let lost = log.ends(2, Some(6), "a test");
+        let lost = log.ends(2, Some(6), true, "a test");
         assert_eq!(lost.as_deref(), Some("loses entry 7, ALTHOUGH IT WAS APPLIED: a test"));
-        assert_eq!(log.ends(2, None, "a test"), None, "nothing more");
+        assert_eq!(log.ends(2, None, true, "a test"), None, "nothing more");
+    }
+
+    /// How an entry is applied on node 1, which alone synced it, once the log of another node ends
+    /// behind it.
+    fn applied_after(lost_power: bool) -> Vec<(String, bool)> {
+        let mut log = GroupLog::new("w", 3);
+        let new = entry(7, &[Change::RunDeleted]);
+        for node in [1, 2] {
+            log.appends(node, std::slice::from_ref(&new));
+        }
+        log.synced(1, 7);
+        assert_eq!(log.ends(2, Some(7), lost_power, "a test"), None, "nothing is lost");
+        log.applied(1, 7)
+    }
+
+    #[test]
+    fn what_disks_keep_through_a_power_loss_is_safe() {
+        let well = "applies entry 7: its answers may show it now".to_owned();
+        assert_eq!(applied_after(true), [(well.clone(), true)]);
+        // Where a leader cuts the end off, the rest may still be in memory only.
+        let early = "applies entry 7, WHICH IS ON DISK ON node 1 ONLY".to_owned();
+        assert_eq!(applied_after(false), [(early, false)]);
+
+        let mut alone = GroupLog::new("w", 1);
+        alone.appends(1, &[entry(7, &[Change::RunDeleted])]);
+        assert_eq!(alone.ends(1, Some(7), true, "a test"), None);
+        assert_eq!(alone.applied(1, 7), [(well, true)]);
     }
 }

@@ -31,7 +31,7 @@ use words::Names;
 pub struct Account {
     pub(crate) notes: Vec<Note>,
     pub(crate) operations: Vec<Operation>,
-    /// The tables of each node; none for one that is down.
+    /// The tables of each node as they were judged; none for one that is down.
     pub(crate) tables: Vec<(NodeId, Option<Tables>)>,
 }
 
@@ -115,13 +115,15 @@ pub fn explain(
     let mut out = Vec::new();
     head(report, finding, id, home.as_ref(), &mut out);
     let focus = finding.map_or("", |one| one.text.as_str());
-    let story = Story::tell(account, id, home.as_ref(), focus);
+    let afterwards = finding.is_some_and(|one| one.rule == "A8");
+    let story = Story::tell(account, id, home.as_ref(), focus, afterwards);
     out.extend(story.lines(lines));
     out.push(String::new());
     if let Some(home) = &home {
-        out.push("In the end, the tables say:".to_owned());
+        let before = if afterwards { ", before all is switched off" } else { "" };
+        out.push(format!("In the end{before}, the tables say:"));
         let runs = last_runs(home, focus);
-        let said = tables::say(&account.tables, home.group, runs);
+        let said = tables::say(&account.tables, home.group, &runs);
         out.extend(said.into_iter().map(|line| format!("  {line}")));
         out.push(String::new());
     }
@@ -151,12 +153,13 @@ fn mentions_request(text: &str, request: &str) -> bool {
 }
 
 /// The runs that a failure names, or the last few.
-fn last_runs<'a>(home: &'a Home, focus: &str) -> &'a [RunId] {
-    let named = home.runs.iter().position(|run| focus.contains(&run.to_string()));
-    match named {
-        Some(at) => home.runs.get(at..=at).unwrap_or_default(),
-        None => home.runs.get(home.runs.len().saturating_sub(3)..).unwrap_or_default(),
+fn last_runs(home: &Home, focus: &str) -> Vec<RunId> {
+    let named = home.runs.iter().filter(|run| focus.contains(&run.to_string()));
+    let named: Vec<RunId> = named.copied().collect();
+    if !named.is_empty() {
+        return named;
     }
+    home.runs.get(home.runs.len().saturating_sub(3)..).unwrap_or_default().to_vec()
 }
 
 fn head(
@@ -190,4 +193,18 @@ fn head(
     out.push(format!("Faults in the whole run: {faults}."));
     out.push(String::new());
     out.push("   seconds  who        what".to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_run_that_a_failure_names_is_shown() {
+        let runs: Vec<RunId> = (1..=5).map(RunId::v4).collect();
+        let home = Home { group: 1, runs: runs.clone() };
+        assert_eq!(last_runs(&home, "nothing of runs"), runs[2..]);
+        let focus = format!("run {} and then run {}", runs[3], runs[0]);
+        assert_eq!(last_runs(&home, &focus), [runs[0], runs[3]]);
+    }
 }

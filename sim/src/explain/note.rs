@@ -31,14 +31,17 @@ pub(crate) enum What {
     Synced { node: NodeId, group: GroupId, index: u64 },
     /// A node has written what entries say into its tables, up to here.
     Applied { node: NodeId, group: GroupId, index: u64 },
-    /// The log of a node ends here from now on; what was behind is gone from it.
-    Ends { node: NodeId, group: GroupId, after: Option<u64>, why: &'static str },
+    /// The log of a node ends here from now on; what was behind is gone from it. After a power loss
+    /// the rest is what its disk kept.
+    Ends { node: NodeId, group: GroupId, after: Option<u64>, lost_power: bool, why: &'static str },
     /// Somebody begins an operation.
     Asks(OpId),
     /// Somebody knows how an operation ended, or was handed something.
     Knows(OpId),
     /// Somebody tried one call on one node.
     Tried { who: String, id: Arc<str>, node: NodeId, call: &'static str, how: Try },
+    /// The run was judged. What comes after that concerns A8 only.
+    Judged,
     /// A rule was seen broken on the way.
     Broken { rule: &'static str, key: String, text: String },
 }

@@ -8,9 +8,10 @@ use holdfast_raft::types::NodeId;
 use holdfast_storage::GroupId;
 
 use super::log::GroupLog;
-use super::note::{Try, What};
+use super::note::{Note, Try, What};
 use super::words;
 use super::{Account, Home};
+use crate::judge::leaves_marks;
 use crate::record::{Kind, OpId, Operation};
 
 /// How long before the first word about a workflow its story begins.
@@ -56,8 +57,8 @@ pub(super) struct Story<'a> {
     lines: Vec<Line>,
     /// The node that answered a caller last.
     answered: BTreeMap<&'a str, NodeId>,
-    /// What each caller was told last by a read.
-    shown: BTreeMap<Kind, String>,
+    /// What each caller was told last by each kind of read.
+    shown: BTreeMap<(&'a str, Kind), String>,
     leads: Option<(NodeId, u64)>,
     /// The runs of the workflow that the failure does not name, if it names one.
     others: Vec<String>,
@@ -69,6 +70,7 @@ impl<'a> Story<'a> {
         id: Option<&'a str>,
         home: Option<&Home>,
         focus: &'a str,
+        afterwards: bool,
     ) -> Story<'a> {
         let runs: Vec<String> =
             home.iter().flat_map(|home| &home.runs).map(RunId::to_string).collect();
@@ -86,7 +88,9 @@ impl<'a> Story<'a> {
             leads: None,
             others: if named.is_empty() { Vec::new() } else { others },
         };
-        for note in &account.notes {
+        // A time would not do: what comes after may begin in the same moment.
+        let judged = |note: &&Note| matches!(note.what, What::Judged);
+        for note in account.notes.iter().take_while(|note| afterwards || !judged(note)) {
             story.take(note.at, &note.what);
         }
         story.begin();
@@ -135,8 +139,8 @@ impl<'a> Story<'a> {
                     self.add(at, &format!("node {node}"), weight, text);
                 }
             }
-            What::Ends { node, group, after, why } if ours(group) => {
-                if let Some(text) = self.log.ends(*node, *after, why) {
+            What::Ends { node, group, after, lost_power, why } if ours(group) => {
+                if let Some(text) = self.log.ends(*node, *after, *lost_power, why) {
                     self.add(at, &format!("node {node}"), Weight::Main, text);
                 }
             }
@@ -154,6 +158,7 @@ impl<'a> Story<'a> {
             | What::Synced { .. }
             | What::Applied { .. }
             | What::Ends { .. }
+            | What::Judged
             | What::Tried { .. }
             | What::Broken { .. } => {}
         }
@@ -173,15 +178,9 @@ impl<'a> Story<'a> {
             return Weight::Failure;
         }
         match operation.asked.kind {
-            Kind::Describe
-            | Kind::Read
-            | Kind::ReadBack
-            | Kind::Watch
-            | Kind::AwaitClose
-            | Kind::List
-            | Kind::Count
-            | Kind::Heartbeat => Weight::Aside,
-            _ => Weight::Main,
+            Kind::Task | Kind::Attempt => Weight::Main,
+            kind if leaves_marks(kind) => Weight::Main,
+            _ => Weight::Aside,
         }
     }
 
@@ -200,11 +199,11 @@ impl<'a> Story<'a> {
         let Some(operation) = self.operation(op) else { return };
         let weight = self.weight(operation);
         let told = words::outcome(&operation.outcome, operation.unsure);
-        if weight == Weight::Aside && self.shown.get(&operation.asked.kind) == Some(&told) {
+        let who: &'a str = &operation.asked.who;
+        let before = self.shown.insert((who, operation.asked.kind), told.clone());
+        if weight == Weight::Aside && before.as_ref() == Some(&told) {
             return;
         }
-        self.shown.insert(operation.asked.kind, told.clone());
-        let who: &'a str = &operation.asked.who;
         let by = match (self.answered.remove(who), operation.asked.kind) {
             (_, Kind::Task | Kind::Attempt) => "is handed ".to_owned(),
             (Some(node), _) => format!("hears from node {node} of "),

@@ -35,12 +35,18 @@ pub struct Sighting {
 /// What was seen of runs that should be gone.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Remains {
+    /// Workflow ids that did not say whether they are closed, so that nothing was switched off.
+    pub unready: Vec<String>,
     /// Rows that never went, by node and table; a node that was never up has none.
     pub stayed: BTreeMap<u64, BTreeMap<&'static str, u64>>,
     /// Nodes that were not up by the time.
     pub away: Vec<u64>,
     /// When the last node had lost the last row; `None` when that never was.
     pub gone: Option<Moment>,
+    /// Nodes that did not apply again what they had applied when all was gone.
+    pub behind: Vec<u64>,
+    /// Workflow ids that nobody said anything of after that.
+    pub unanswered: Vec<String>,
     /// Rows that were there again after that.
     pub back: BTreeMap<u64, BTreeMap<&'static str, u64>>,
     /// What calls showed after that.
@@ -58,6 +64,10 @@ pub fn afterwards(remains: &Remains) -> Vec<Violation> {
 }
 
 fn check(remains: &Remains, findings: &mut Findings) {
+    for id in &remains.unready {
+        let text = "nobody says that its runs are closed, so it is not seen whether they go";
+        findings.add(id, text.to_owned());
+    }
     for node in &remains.away {
         let text = "it is not up, and may still have rows of runs that should be gone";
         findings.add(&format!("node {node}"), text.to_owned());
@@ -65,6 +75,14 @@ fn check(remains: &Remains, findings: &mut Findings) {
     for (node, tables) in &remains.stayed {
         let text = format!("rows of runs whose retention is over are left: {}", counts(tables));
         findings.add(&format!("node {node}"), text);
+    }
+    for node in &remains.behind {
+        let text = "it has not caught up with what it had applied when all runs were gone";
+        findings.add(&format!("node {node}"), text.to_owned());
+    }
+    for id in &remains.unanswered {
+        let text = "no node answers for it after the last restart, and its runs may be back";
+        findings.add(id, text.to_owned());
     }
     for (node, tables) in &remains.back {
         let text = format!("rows of runs that were gone are back: {}", counts(tables));
@@ -144,6 +162,12 @@ fn rows(view: &dyn View, range: &Range<Bytes>, is_of_run: IsOfRun<'_>) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_engine::ids::{ExecutionKey, Uuid};
+    use holdfast_storage::Op;
+    use holdfast_storage::memory::MemoryStore;
+    use holdfast_storage::tables::SlotKey;
+    use holdfast_storage::tables::counter::CounterKey;
+
     use super::super::testing::World;
     use super::*;
 
@@ -167,6 +191,62 @@ mod tests {
         assert_eq!(said(&back), [text]);
         let away = Remains { away: vec![3], ..Remains::default() };
         assert!(said(&away)[0].starts_with("node 3: it is not up"));
+        let behind = Remains { behind: vec![3], ..Remains::default() };
+        assert!(said(&behind)[0].starts_with("node 3: it has not caught up"));
+    }
+
+    #[test]
+    fn ids_that_nobody_answers_for_are_found() {
+        let ids = vec!["w".to_owned()];
+        let unready = Remains { unready: ids.clone(), ..Remains::default() };
+        assert!(said(&unready)[0].starts_with("w: nobody says that its runs are closed"));
+        let unanswered = Remains { unanswered: ids, ..Remains::default() };
+        assert!(said(&unanswered)[0].starts_with("w: no node answers for it"));
+    }
+
+    fn rows_of(puts: &[(Bytes, Bytes)]) -> Vec<(&'static str, u64)> {
+        let store = MemoryStore::new();
+        let put =
+            |(key, value): &(Bytes, Bytes)| Op::Put { key: key.clone(), value: value.clone() };
+        store.apply(puts.iter().map(put).collect()).expect("writes");
+        rows_of_runs(&store, 4).into_iter().collect()
+    }
+
+    #[test]
+    fn rows_of_runs_are_told_from_those_that_stay() {
+        let (namespace, row) = (Uuid::v4(1), Bytes::from_static(b"row"));
+        let slot = |shard, slot| SlotKey {
+            shard,
+            execution: ExecutionKey::workflow(namespace, "w"),
+            slot,
+        };
+        let journal = |shard, of| JournalKey { slot: slot(shard, of), base: 0 }.encode();
+        let checkpoint = |shard, of| CheckpointKey { slot: slot(shard, of) }.encode();
+        let counter = |shard, name: &str| {
+            let (name, sub) = (name.to_owned(), Vec::new());
+            CounterKey { shard, namespace, kind: 1, name, sub }.encode()
+        };
+        let zero = counter::to_value(0);
+        let stay = [
+            (journal(0, Slot::Id), row.clone()),
+            (checkpoint(1, Slot::Id), row.clone()),
+            (counter(2, "q"), zero),
+        ];
+        assert_eq!(rows_of(&stay), []);
+
+        let run = Slot::Run(Uuid::v4(2));
+        let of_runs = [
+            (journal(0, run), row.clone()),
+            (journal(3, run), row.clone()),
+            (checkpoint(1, run), row.clone()),
+            (counter(2, "q"), counter::to_value(-1)),
+            // What can't be read is not gone.
+            (counter(2, "r"), row.clone()),
+            (Table::History.range(1).start, row),
+        ];
+        let all = [stay.as_slice(), &of_runs].concat();
+        let left = [("checkpoints", 1), ("counters", 2), ("history", 1), ("journal", 2)];
+        assert_eq!(rows_of(&all), left);
     }
 
     #[test]

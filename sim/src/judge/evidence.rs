@@ -138,6 +138,11 @@ pub(super) fn marks(kind: Kind) -> &'static [Mark] {
     }
 }
 
+/// Whether operations of a kind may leave a mark: reads, heartbeats and what is handed out do not.
+pub(crate) fn leaves_marks(kind: Kind) -> bool {
+    !marks(kind).is_empty()
+}
+
 /// Where a mark stands: run, index of the event.
 pub(super) type Place = (String, usize);
 

@@ -1,23 +1,47 @@
 //! L3: at the end every node answers, and new workflows on every shard run to their end.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use holdfast_engine::ids::{ExecutionKey, NamespaceId};
 use holdfast_raft::types::NodeId;
 
 use super::Findings;
-use crate::work::Workload;
+use crate::work::{Workload, probe_id};
 
-/// Workflows that are started to see whether everything works; enough to meet every shard.
+/// Workflows that are started at least to see whether everything works. There are more where these
+/// do not meet every shard.
 const PROBES: u32 = 24;
 
 /// How long all of them may take together.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-pub(super) async fn check(workload: &Workload, findings: &mut Findings) {
+pub(super) async fn check(workload: &Workload, shards: u32, findings: &mut Findings) {
     let prober = workload.reader("prober");
     let silent = prober.silent_nodes().await;
-    let failed = prober.probe(PROBES, PATIENCE).await;
+    let Some(namespace) = prober.namespace().await else {
+        report(&silent, &[], findings);
+        findings.add("", "no node describes the namespace at the end".to_owned());
+        return;
+    };
+    let failed = prober.probe(&probes(namespace, shards), PATIENCE).await;
     report(&silent, &failed, findings);
+}
+
+/// The numbers of the probes: the first few, and of the others those that meet a new shard.
+fn probes(namespace: NamespaceId, shards: u32) -> Vec<u32> {
+    let mut met = BTreeSet::new();
+    let mut numbers = Vec::new();
+    for number in 0.. {
+        if number >= PROBES && met.len() >= shards as usize {
+            break;
+        }
+        let shard = ExecutionKey::workflow(namespace, &probe_id(number)).shard(shards);
+        if met.insert(shard) || number < PROBES {
+            numbers.push(number);
+        }
+    }
+    numbers
 }
 
 /// What the last calls came to: nodes that did not answer, probes that did not end and why.
@@ -40,6 +64,17 @@ mod tests {
         let mut findings = Findings::default();
         report(silent, &failed, &mut findings);
         findings.list.into_iter().map(|found| (found.key, found.text)).collect()
+    }
+
+    #[test]
+    fn probes_meet_every_shard() {
+        for (namespace, shards) in (0..20).map(NamespaceId::v4).zip([1, 4, 24, 64].repeat(5)) {
+            let probes = probes(namespace, shards);
+            let shard_of = |n: &u32| ExecutionKey::workflow(namespace, &probe_id(*n)).shard(shards);
+            let met: BTreeSet<u32> = probes.iter().map(shard_of).collect();
+            assert_eq!(met, (0..shards).collect(), "{shards} shards");
+            assert!(probes.len() <= (PROBES + shards) as usize);
+        }
     }
 
     #[test]

@@ -50,8 +50,8 @@ use crate::scenario::Scenario;
 use crate::work::Workload;
 
 pub use a8::{Remains, Sighting, afterwards, rows_of_runs};
-pub(crate) use evidence::request_of;
 pub use evidence::{Evidence, RunHistory};
+pub(crate) use evidence::{leaves_marks, request_of};
 pub(crate) use tables::applied;
 pub use tables::{GroupRows, NodeRows};
 pub use timeline::{Bound, Timeline};
@@ -124,11 +124,13 @@ impl Findings {
 
 /// Judges a run at its end: the faults have stopped and the load has drained, or should have.
 pub async fn judge(workload: &Workload, doors: &Doors, scenario: &Scenario) -> Vec<Violation> {
-    let mut findings = Findings { list: workload.findings(), ..Findings::default() };
+    let mut findings = Findings::default();
     findings.begin("L3");
-    l3::check(workload, &mut findings).await;
+    l3::check(workload, scenario.shards, &mut findings).await;
     let evidence = collect::collect(workload, doors, scenario, &mut findings).await;
     findings.list.extend(rule_on(&evidence));
+    // What readers find counts also where the reader is the judge.
+    findings.list.extend(workload.findings());
     findings.list.sort();
     findings.list.dedup();
     findings.list

@@ -23,7 +23,7 @@ use holdfast_proto::taskqueue::TaskQueue;
 
 use super::t2::SETTLING;
 use super::{Evidence, Findings, RunHistory};
-use crate::record::{Kind, Operation, Poll};
+use crate::record::{Kind, Moment, Operation, Poll};
 use crate::work::wire::{closes, event_time, nanos};
 
 /// How long a task and a poll may wait for one another, in nanoseconds.
@@ -108,8 +108,8 @@ struct Seen {
     slow: u64,
 }
 
-/// How long the slowest call took that was under way in a time. Reads that wait for news and lists,
-/// which most nodes refuse, say nothing.
+/// How long the slowest call took that was under way in a time; one that nobody answered yet, until
+/// the end of that time. Reads that wait for news and lists, which most nodes refuse, say nothing.
 fn slowest(evidence: &Evidence, from: u64, to: u64) -> u64 {
     let prompt = |operation: &&Operation| {
         matches!(
@@ -129,7 +129,12 @@ fn slowest(evidence: &Evidence, from: u64, to: u64) -> u64 {
     };
     let calls = evidence.operations.iter().filter(prompt);
     let then = calls.filter(|call| call.invoked.at <= to && call.returned.at >= from);
-    then.map(|call| call.returned.at.saturating_sub(call.invoked.at)).max().unwrap_or(0)
+    let took = |call: &Operation| {
+        let is_open = call.returned == Moment::NEVER;
+        let end = if is_open { to } else { call.returned.at };
+        end.saturating_sub(call.invoked.at)
+    };
+    then.map(took).max().unwrap_or(0)
 }
 
 /// How a poll shows that its node did not care for a task that waited.
@@ -292,7 +297,7 @@ mod tests {
     use super::super::NodeRows;
     use super::super::testing::{World, fires, quiet};
     use super::*;
-    use crate::record::{Got, Moment, Outcome};
+    use crate::record::{Got, Outcome};
 
     const EPOCH: u64 = 1_000_000_000_000;
 
@@ -385,6 +390,16 @@ mod tests {
         if let Some(call) = slow.evidence.operations.last_mut() {
             (call.invoked, call.returned) = (ms(26_000), ms(29_000));
             call.outcome = Outcome::Unknown;
+        }
+        quiet(check, &slow);
+        // One that is never answered counts for as long as the task waited.
+        if let Some(call) = slow.evidence.operations.last_mut() {
+            (call.invoked, call.returned) = (ms(29_000), Moment::NEVER);
+            call.outcome = Outcome::Open;
+        }
+        fires(check, &slow, "attempt of 24000");
+        if let Some(call) = slow.evidence.operations.last_mut() {
+            call.invoked = ms(26_000);
         }
         quiet(check, &slow);
     }

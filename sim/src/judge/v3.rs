@@ -133,6 +133,25 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_node_must_agree_with_histories() {
+        let with = |is_newest, status| {
+            let mut world = world();
+            let mut visibility = world.evidence.described.clone();
+            visibility.entry("r1".to_owned()).or_default().status = status;
+            world.evidence.nodes =
+                vec![NodeRows { node: 2, is_newest, visibility, ..NodeRows::default() }];
+            world
+        };
+        quiet(check, &with(true, Status::Terminated as i32));
+        fires(check, &with(true, Status::Running as i32), "run r1: visibility of node 2 says");
+        // One that is behind may say what was.
+        quiet(check, &with(false, Status::Running as i32));
+        let mut missing = with(true, Status::Terminated as i32);
+        missing.evidence.nodes[0].visibility.clear();
+        fires(check, &missing, "run r1 is not in visibility of node 2");
+    }
+
+    #[test]
     fn counters_must_agree_with_rows() {
         let listed = BTreeMap::from([("1".to_owned(), 1), ("5".to_owned(), 1)]);
         let with = |statuses: BTreeMap<String, i64>| {

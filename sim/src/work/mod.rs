@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use reader::Reader;
+pub(crate) use reader::probe_id;
 
 use crate::doors::{CallError, Doors};
 use crate::explain::note::What;

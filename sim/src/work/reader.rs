@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use holdfast_api::grpc::Frontend;
 use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
+use holdfast_engine::ids::NamespaceId;
 use holdfast_proto::common::WorkflowType;
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::workflow::WorkflowExecutionInfo;
@@ -25,6 +26,11 @@ use crate::record::{Kind, Outcome, Told};
 
 fn sighting(node: NodeId, call: &'static str, id: &str, what: String) -> Sighting {
     Sighting { node, call, id: id.to_owned(), what }
+}
+
+/// The workflow id of a probe.
+pub(crate) fn probe_id(number: u32) -> String {
+    format!("probe-{number}")
 }
 
 /// A caller at the end of a run.
@@ -86,20 +92,7 @@ impl Reader {
 
     /// What describe says of a run; `None` when nobody says anything.
     pub async fn describe(&self, id: &str, run: &str) -> Option<WorkflowExecutionInfo> {
-        let id: Arc<str> = id.into();
-        let query = rpc::DescribeWorkflowExecutionRequest {
-            namespace: NAMESPACE.to_owned(),
-            execution: Some(execution(&id, run)),
-        };
-        let answer = insist(
-            &self.shared,
-            &self.who,
-            &id,
-            Patience::USUAL,
-            query,
-            |front, request| async move { front.describe_workflow_execution(request).await },
-        )
-        .await;
+        let answer = self.ask(&id.into(), run).described().await;
         answer.result.ok()?.workflow_execution_info
     }
 
@@ -234,14 +227,29 @@ impl Reader {
         silent
     }
 
-    /// Starts new workflows and waits for their ends; gives those that do not come to it, and why.
-    pub async fn probe(&self, count: u32, patience: Duration) -> Vec<(String, String)> {
+    /// The id of the namespace; `None` when nobody tells it.
+    pub(crate) async fn namespace(&self) -> Option<NamespaceId> {
+        let query = rpc::DescribeNamespaceRequest {
+            namespace: NAMESPACE.to_owned(),
+            ..rpc::DescribeNamespaceRequest::default()
+        };
+        let (id, patience) = ("".into(), Patience::USUAL);
+        let answer =
+            insist(&self.shared, &self.who, &id, patience, query, |front, request| async move {
+                front.describe_namespace(request).await
+            })
+            .await;
+        NamespaceId::parse(&answer.result.ok()?.namespace_info?.id)
+    }
+
+    /// Starts new workflows of these numbers and waits for their ends; gives those that do not come to it, and why.
+    pub async fn probe(&self, numbers: &[u32], patience: Duration) -> Vec<(String, String)> {
         let until = Instant::now() + patience;
         let mut failed = Vec::new();
         let mut open: BTreeSet<Arc<str>> = BTreeSet::new();
-        for number in 0..count {
-            let id: Arc<str> = format!("probe-{number}").into();
-            match self.start(&id, number).await {
+        for number in numbers {
+            let id: Arc<str> = probe_id(*number).into();
+            match self.start(&id, *number).await {
                 Outcome::Ok(_) => drop(open.insert(id)),
                 other => failed.push((id.to_string(), format!("is not started: {other:?}"))),
             }

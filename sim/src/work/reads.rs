@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
 use holdfast_proto::enums::{HistoryEventFilterType, PendingWorkflowTaskState};
-use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::history::history_event::Attributes as Event;
+use holdfast_proto::history::{History, HistoryEvent};
 use holdfast_proto::workflowservice as rpc;
 use tokio::time::Instant;
 use tonic::Code;
@@ -25,6 +25,10 @@ const LONG: Duration = Duration::from_secs(11);
 
 /// A page that takes so long was waited for.
 const WAITED: Duration = Duration::from_millis(500);
+
+/// Pages of a history that are read at most. Each has an event at least, and no history of the
+/// simulator gets near so many: a token that leads on from there leads nowhere.
+const READ_PAGES: u32 = 5000;
 
 /// Pages that a watcher reads at most.
 const WATCHED_PAGES: u32 = 100;
@@ -63,16 +67,7 @@ pub(crate) async fn is_open(shared: &Shared, who: &Arc<str>, id: &Arc<str>) -> O
 /// DescribeWorkflowExecution.
 pub(crate) async fn describe(ask: &Ask<'_>, request: &str) -> Outcome {
     let op = ask.begin(Kind::Describe, request);
-    let query = rpc::DescribeWorkflowExecutionRequest {
-        namespace: NAMESPACE.to_owned(),
-        execution: Some(execution(ask.id, &ask.run)),
-    };
-    let answer =
-        insist(ask.shared, ask.who, ask.id, Patience::USUAL, query, |front, request| async move {
-            front.describe_workflow_execution(request).await
-        })
-        .await;
-    let outcome = match answer.result {
+    let outcome = match ask.described().await.result {
         Ok(shown) => {
             let info = shown.workflow_execution_info.unwrap_or_default();
             let run = info.execution.map_or_else(String::new, |it| it.run_id);
@@ -100,6 +95,37 @@ impl Ask<'_> {
         let what = format!("{} {} {}", self.who, kind.name(), self.id);
         self.shared.end(op, &what, outcome.clone(), false);
         outcome
+    }
+
+    /// Ends a read of all pages and gives the events. Where the pages do not end, it tells nothing.
+    fn end_read(
+        &self,
+        op: crate::record::OpId,
+        kind: Kind,
+        pages: Pages,
+    ) -> Option<Vec<HistoryEvent>> {
+        if !pages.token.is_empty() {
+            let (who, what) = (self.who, kind.name());
+            let text = format!("{who} got {READ_PAGES} pages by {what}, and a token for more");
+            self.shared.found("V2", self.id, text);
+            self.end(op, kind, Outcome::Ok(Told::Done));
+            return None;
+        }
+        self.end(op, kind, Outcome::Ok(self.told(&pages.events)));
+        Some(pages.events)
+    }
+
+    /// What describe says, on no record.
+    pub(crate) async fn described(&self) -> Answer<rpc::DescribeWorkflowExecutionResponse> {
+        let query = rpc::DescribeWorkflowExecutionRequest {
+            namespace: NAMESPACE.to_owned(),
+            execution: Some(execution(self.id, &self.run)),
+        };
+        let patience = Patience::USUAL;
+        insist(self.shared, self.who, self.id, patience, query, |front, request| async move {
+            front.describe_workflow_execution(request).await
+        })
+        .await
     }
 
     /// One page of history.
@@ -143,42 +169,55 @@ impl Ask<'_> {
     }
 }
 
+/// The pages of a history, put together.
+#[derive(Default)]
+struct Pages {
+    events: Vec<HistoryEvent>,
+    /// Of the next page; empty after the last, and before the first.
+    token: Bytes,
+    count: u32,
+}
+
+impl Pages {
+    /// Whether there is one more to ask for.
+    fn go_on(&self) -> bool {
+        self.count == 0 || (!self.token.is_empty() && self.count < READ_PAGES)
+    }
+
+    fn take(&mut self, history: Option<History>, token: Bytes) {
+        self.events.extend(history.unwrap_or_default().events);
+        self.token = token;
+        self.count += 1;
+    }
+}
+
 /// GetWorkflowExecutionHistory to the end. Gives the events of an acknowledged read.
 pub(crate) async fn read(ask: &Ask<'_>, request: &str) -> Option<Vec<HistoryEvent>> {
     let op = ask.begin(Kind::Read, request);
-    let mut events: Vec<HistoryEvent> = Vec::new();
-    let mut token = Bytes::new();
-    loop {
-        let answer = ask.page(token, false, HistoryEventFilterType::AllEvent).await;
-        match answer.result {
-            Ok(page) => {
-                events.extend(page.history.unwrap_or_default().events);
-                token = page.next_page_token;
-            }
+    let mut pages = Pages::default();
+    while pages.go_on() {
+        let token = pages.token.clone();
+        match ask.page(token, false, HistoryEventFilterType::AllEvent).await.result {
+            Ok(page) => pages.take(page.history, page.next_page_token),
             Err(failed) => {
                 ask.end(op, Kind::Read, failed.outcome());
                 return None;
             }
         }
-        if token.is_empty() {
-            break;
-        }
     }
-    ask.end(op, Kind::Read, Outcome::Ok(ask.told(&events)));
-    Some(events)
+    ask.end_read(op, Kind::Read, pages)
 }
 
 /// GetWorkflowExecutionHistoryReverse to the start.
 pub(crate) async fn read_back(ask: &Ask<'_>, request: &str) {
     let op = ask.begin(Kind::ReadBack, request);
-    let mut events: Vec<HistoryEvent> = Vec::new();
-    let mut token = Bytes::new();
-    loop {
+    let mut pages = Pages::default();
+    while pages.go_on() {
         let query = rpc::GetWorkflowExecutionHistoryReverseRequest {
             namespace: NAMESPACE.to_owned(),
             execution: Some(execution(ask.id, &ask.run)),
             maximum_page_size: ask.page,
-            next_page_token: token,
+            next_page_token: pages.token.clone(),
         };
         let patience = Patience::USUAL;
         let answer =
@@ -187,21 +226,15 @@ pub(crate) async fn read_back(ask: &Ask<'_>, request: &str) {
             })
             .await;
         match answer.result {
-            Ok(page) => {
-                events.extend(page.history.unwrap_or_default().events);
-                token = page.next_page_token;
-            }
+            Ok(page) => pages.take(page.history, page.next_page_token),
             Err(failed) => {
                 ask.end(op, Kind::ReadBack, failed.outcome());
                 return;
             }
         }
-        if token.is_empty() {
-            break;
-        }
     }
-    events.reverse();
-    ask.end(op, Kind::ReadBack, Outcome::Ok(ask.told(&events)));
+    pages.events.reverse();
+    ask.end_read(op, Kind::ReadBack, pages);
 }
 
 /// GetWorkflowExecutionHistory that waits for news: reads on until a page had to be waited for, or
@@ -273,8 +306,8 @@ pub(crate) async fn await_close(ask: &Ask<'_>, request: &str) {
 const LISTS: Patience =
     Patience { each: Duration::from_secs(5), total: Duration::from_millis(1), repeat: true };
 
-/// Pages of a list that are read at most.
-const LISTED_PAGES: usize = 1000;
+/// Pages of a list that are read at most. Each has a row at least, and no id so many runs.
+const LISTED_PAGES: u32 = 5000;
 
 /// ListWorkflowExecutions of one id, page by page. Open runs come first and closed ones by their
 /// ends, the last first: what closes meanwhile goes to where nobody has looked yet, or was shown
@@ -317,6 +350,10 @@ pub(crate) async fn list(ask: &Ask<'_>, request: &str) {
         let text = format!("{} was shown run {run} twice, with status {status}", ask.who);
         ask.shared.found("V2", ask.id, text);
     }
+    if !whole {
+        let text = format!("{} got {LISTED_PAGES} pages by list, and a token for more", ask.who);
+        ask.shared.found("V2", ask.id, text);
+    }
     // Only a whole list is held to account.
     let told = if whole { Told::Listed(rows) } else { Told::Done };
     ask.end(op, Kind::List, Outcome::Ok(told));
@@ -354,6 +391,22 @@ pub(crate) fn page_size(rng: &mut Rng) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_without_an_end_are_given_up() {
+        let read = |last: u32| {
+            let mut pages = Pages::default();
+            while pages.go_on() {
+                let token = if pages.count + 1 == last { "" } else { "more" };
+                let events = vec![HistoryEvent::default()];
+                pages.take(Some(History { events }), Bytes::from_static(token.as_bytes()));
+            }
+            (pages.events.len(), pages.token.is_empty())
+        };
+        assert_eq!(read(1), (1, true));
+        assert_eq!(read(3), (3, true));
+        assert_eq!(read(u32::MAX), (READ_PAGES as usize, false));
+    }
 
     #[test]
     fn a_row_is_repeated_only_in_one_status() {
