@@ -23,11 +23,10 @@ fn seeds(usual: u64) -> u64 {
     std::env::var("HOLDFAST_SIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
 
-/// The examples in `scenarios/`, by name.
-fn examples() -> Vec<(String, Scenario)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let files =
-        fs::read_dir(folder).expect("the examples").map(|entry| entry.expect("reads").path());
+/// The scenarios in a folder of this crate, by name.
+fn scenarios(folder: &str) -> Vec<(String, Scenario)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("reads").path());
     let mut examples: Vec<(String, Scenario)> = files
         .map(|path| {
             let text = fs::read_to_string(&path).expect("reads");
@@ -36,6 +35,12 @@ fn examples() -> Vec<(String, Scenario)> {
         })
         .collect();
     examples.sort_by(|(one, _), (other, _)| one.cmp(other));
+    examples
+}
+
+/// The examples, by name.
+fn examples() -> Vec<(String, Scenario)> {
+    let examples = scenarios("scenarios");
     assert!(examples.len() >= 10);
     examples
 }
@@ -122,6 +127,19 @@ fn every_example_runs_clean() {
         let (report, _) = run(1, &file, &folder.path().join("trace"));
         assert!(report.violations.is_empty(), "{name}: {:#?}", report.violations);
         assert!(!report.faults.is_empty(), "{name}: no fault");
+    }
+}
+
+/// What was found once and mended, each with the seed that it was found with.
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, scenario) in scenarios("tests/regressions") {
+        let file = folder.path().join("regression.toml");
+        fs::write(&file, scenario.to_toml()).expect("writes");
+        let seed = scenario.seed.expect("a seed");
+        let (report, _) = run(seed, &file, &folder.path().join("trace"));
+        assert!(report.violations.is_empty(), "{name}: {:#?}", report.violations);
     }
 }
 

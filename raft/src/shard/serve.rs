@@ -216,6 +216,7 @@ async fn duties(
     ended: &mut mpsc::UnboundedReceiver<Ended>,
     stop: &mut watch::Receiver<bool>,
 ) {
+    let mut reigned = None;
     loop {
         let term = tokio::select! {
             biased;
@@ -225,8 +226,20 @@ async fn duties(
                 Err(_) => return,
             },
         };
-        let end = reign(leading, term, ended, stop).await;
-        match end {
+        // A leader whose clock is doubted for a moment ceases to serve and serves again, in one term.
+        if reigned == Some(term) {
+            let settled = tokio::select! {
+                biased;
+                () = stopped(stop) => return,
+                settled = settle(&leading.group, term) => settled,
+            };
+            if !settled {
+                continue;
+            }
+        }
+        while ended.try_recv().is_ok() {}
+        reigned = Some(term);
+        match reign(leading, term, ended, stop).await {
             End::Stopped => return,
             End::Damaged(why) => {
                 tracing::error!(shard = leading.shard, %why, "the shard's tables are damaged: it stops");
@@ -236,12 +249,6 @@ async fn duties(
             }
             End::Lost(why) => tracing::info!(shard = leading.shard, why, "reign over"),
         }
-        tokio::select! {
-            biased;
-            () = stopped(stop) => return,
-            () = settle(&leading.group, term) => {}
-        }
-        while ended.try_recv().is_ok() {}
     }
 }
 
@@ -269,19 +276,21 @@ async fn reign(
 }
 
 /// Waits until whatever was proposed in `term` has been applied or never will be: then the tables
-/// may be read for the next reign (DESIGN 3.2). An entry that is in the log of a leader who hears
-/// no quorum is neither, so there is no giving up while this node leads.
-async fn settle(group: &Group, term: u64) {
+/// may be read for the next reign of this term (DESIGN 3.2). An entry that is in the log of a leader
+/// who hears no quorum is neither, so there is no giving up while this node serves; gives `false`
+/// when it ceased to, and then nothing is known.
+async fn settle(group: &Group, term: u64) -> bool {
     /// Between tries; openraft refuses at once while its lease is over.
     const AGAIN: Duration = Duration::from_millis(50);
     let mut leadership = group.leadership();
     while group.barrier().await.is_err() {
         tokio::select! {
             biased;
-            () = left(&mut leadership, term) => return,
+            () = left(&mut leadership, term) => return false,
             () = tokio::time::sleep(AGAIN) => {}
         }
     }
+    true
 }
 
 /// The inbox of a shard for as long as a reign lasts.
