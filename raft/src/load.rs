@@ -113,6 +113,45 @@ fn replay(
     mark: &mut FoldMark,
     fold: &mut dyn FnMut(&Change),
 ) -> Result<(), StorageError> {
+    let mut replay = Replay { items: journal(view, slot, seq)?.into_iter(), mark, fold };
+    let Some((first, mut last)) = replay.up_to_events()? else { return Ok(()) };
+    // The events of a run are consecutive: one walk through its history meets all of them.
+    let mut next = first;
+    let mut meet = |id: EventId, bytes: Bytes| -> Result<ControlFlow<()>, StorageError> {
+        replay.feed(holdfast_engine::change::EVENT_TAG, &bytes)?;
+        next = id + 1;
+        if id < last {
+            return Ok(ControlFlow::Continue(()));
+        }
+        match replay.up_to_events()? {
+            None => Ok(ControlFlow::Break(())),
+            Some((first, end)) if first == next => {
+                last = end;
+                Ok(ControlFlow::Continue(()))
+            }
+            Some((first, _)) => {
+                Err(StorageError::Corrupt(format!("journal: event {first} after {id}")))
+            }
+        }
+    };
+    let mut failed = None;
+    history::read(view, run, first, &mut |id, bytes| {
+        meet(id, bytes).unwrap_or_else(|why| {
+            failed = Some(why);
+            ControlFlow::Break(())
+        })
+    })?;
+    match failed {
+        Some(why) => Err(why),
+        None if next <= last => {
+            Err(StorageError::Corrupt(format!("history ends at {next}, the journal at {last}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What the journal of a slot has after `seq`.
+fn journal(view: &dyn View, slot: &SlotKey, seq: ChangeSeq) -> Result<Vec<Item>, StorageError> {
     let mut items = Vec::new();
     let mut failed = None;
     let range = journal::range_from(slot, seq);
@@ -128,58 +167,123 @@ fn replay(
             }
         }
     })?;
-    if let Some(why) = failed {
-        return Err(why);
-    }
-    for item in items {
-        match item {
-            Item::Change { tag, bytes } => {
-                let tag = u16::try_from(tag)
-                    .map_err(|_| StorageError::Corrupt(format!("journal: tag {tag}")))?;
-                mark.count(tag, bytes.len());
-                fold(&change(tag, &bytes)?);
-            }
-            Item::Events { first, last } => events(view, run, first, last, mark, fold)?,
-        }
-    }
-    Ok(())
+    failed.map_or(Ok(items), Err)
 }
 
-fn events(
-    view: &dyn View,
-    run: &RunKey,
-    first: EventId,
-    last: EventId,
-    mark: &mut FoldMark,
-    fold: &mut dyn FnMut(&Change),
-) -> Result<(), StorageError> {
-    let mut next = first;
-    let mut failed = None;
-    history::read(view, run, first, &mut |id, bytes| {
-        if id > last {
-            return ControlFlow::Break(());
-        }
-        mark.count(holdfast_engine::change::EVENT_TAG, bytes.len());
-        match change(holdfast_engine::change::EVENT_TAG, &bytes) {
-            Ok(change) => fold(&change),
-            Err(why) => {
-                failed = Some(why);
-                return ControlFlow::Break(());
+/// A fold under way.
+struct Replay<'a> {
+    items: std::vec::IntoIter<Item>,
+    mark: &'a mut FoldMark,
+    fold: &'a mut dyn FnMut(&Change),
+}
+
+impl Replay<'_> {
+    /// Folds the private changes before the next events; gives the first and the last of those, or
+    /// `None` when there are no more.
+    fn up_to_events(&mut self) -> Result<Option<(EventId, EventId)>, StorageError> {
+        while let Some(item) = self.items.next() {
+            match item {
+                Item::Events { first, last } => return Ok(Some((first, last))),
+                Item::Change { tag, bytes } => {
+                    let tag = u16::try_from(tag)
+                        .map_err(|_| StorageError::Corrupt(format!("journal: tag {tag}")))?;
+                    self.feed(tag, &bytes)?;
+                }
             }
         }
-        next = id + 1;
-        if id == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    match failed {
-        Some(why) => Err(why),
-        None if next <= last => {
-            Err(StorageError::Corrupt(format!("history ends at {next}, the journal at {last}")))
-        }
-        None => Ok(()),
+        Ok(None)
+    }
+
+    fn feed(&mut self, tag: u16, bytes: &[u8]) -> Result<(), StorageError> {
+        self.mark.count(tag, bytes.len());
+        (self.fold)(&change(tag, bytes)?);
+        Ok(())
     }
 }
 
 fn change(tag: u16, bytes: &[u8]) -> Result<Change, StorageError> {
     Change::decode(tag, bytes)
         .map_err(|why| StorageError::Corrupt(format!("change of tag {tag}: {why}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_engine::change::{EVENT_TAG, StartedBy};
+    use holdfast_engine::ids::Uuid;
+    use holdfast_proto::history::HistoryEvent;
+    use holdfast_storage::Store;
+    use holdfast_storage::memory::MemoryStore;
+
+    use super::*;
+    use crate::rows::{history_row, journal_row};
+
+    fn places() -> (SlotKey, RunKey) {
+        let (execution, run) = (ExecutionKey::workflow(Uuid([7; 16]), "w"), Uuid([9; 16]));
+        let slot = SlotKey { shard: 3, execution: execution.clone(), slot: Slot::Run(run) };
+        (slot, RunKey { shard: 3, execution, run })
+    }
+
+    fn private(name: &str) -> Item {
+        let change = Change::StartedBy(StartedBy { request_id: name.to_owned() });
+        let (tag, bytes) = change.encode();
+        Item::Change { tag: u32::from(tag), bytes }
+    }
+
+    fn events(first: EventId, last: EventId) -> Item {
+        Item::Events { first, last }
+    }
+
+    /// The changes after `seq` of a journal in two rows, over a history with events 1 to 5.
+    fn folded(rows: [&[Item]; 2], seq: ChangeSeq) -> Result<Vec<String>, StorageError> {
+        let (slot, run) = places();
+        let store = MemoryStore::new();
+        let bodies = |range: std::ops::RangeInclusive<i64>| {
+            let body = |event_id| HistoryEvent { event_id, ..HistoryEvent::default() };
+            range.map(|id| Change::Event(Box::new(body(id))).encode().1).collect()
+        };
+        let second = rows[0].iter().map(Item::changes).sum();
+        store.apply(vec![
+            journal_row(&slot, 0, rows[0]),
+            journal_row(&slot, second, rows[1]),
+            history_row(run.clone(), 1, bodies(1..=3)),
+            history_row(run.clone(), 4, bodies(4..=5)),
+        ])?;
+        let (mut mark, mut seen) = (FoldMark::default(), Vec::new());
+        replay(store.view().as_ref(), &slot, &run, seq, &mut mark, &mut |change| {
+            seen.push(match change {
+                Change::Event(event) => event.event_id.to_string(),
+                Change::StartedBy(by) => by.request_id.clone(),
+                other => format!("{other:?}"),
+            });
+        })?;
+        let weight = |name: &String| match name.parse::<i64>() {
+            Ok(_) => EVENT_WEIGHT,
+            Err(_) => name.len() + 2 + 4,
+        };
+        assert_eq!(mark.since, seen.iter().map(weight).sum::<usize>());
+        assert_eq!(EVENT_TAG, Change::Event(Box::default()).encode().0);
+        Ok(seen)
+    }
+
+    #[test]
+    fn private_changes_keep_their_place_among_the_events() {
+        let first = [private("a"), events(1, 2), private("b"), private("c"), events(3, 4)];
+        let second = [private("d"), events(5, 5), private("e")];
+        let all = ["a", "1", "2", "b", "c", "3", "4", "d", "5", "e"];
+        assert_eq!(folded([&first, &second], 0).expect("folds"), all);
+        // From a checkpoint on, inside of a batch of history.
+        assert_eq!(folded([&first, &second], 7).expect("folds"), ["d", "5", "e"]);
+        assert_eq!(folded([&[private("a")], &[private("b")]], 0).expect("folds"), ["a", "b"]);
+    }
+
+    #[test]
+    fn events_that_are_missing_are_damage() {
+        let gap = folded([&[events(1, 2)], &[events(4, 5)]], 0);
+        assert!(
+            matches!(gap, Err(StorageError::Corrupt(why)) if why == "journal: event 4 after 2")
+        );
+        let short = folded([&[events(1, 2)], &[events(3, 6)]], 0);
+        let text = "history ends at 6, the journal at 6";
+        assert!(matches!(short, Err(StorageError::Corrupt(why)) if why == text));
+    }
 }

@@ -582,12 +582,7 @@ fn read_batches(
     let all = history::range(run);
     let first = history::HistoryKey { run: run.clone(), first: range.to };
     let end = holdfast_storage::tables::Key::encode(&first).min(all.end);
-    let start = match history::containing(view, run, range.from)? {
-        Some((first, _)) => {
-            holdfast_storage::tables::Key::encode(&history::HistoryKey { run: run.clone(), first })
-        }
-        None => all.start,
-    };
+    let start = history::start_at(view, run, range.from)?;
     let mut out: Vec<Vec<HistoryEvent>> = Vec::new();
     let mut bytes = 0;
     let mut failed = None;

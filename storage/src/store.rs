@@ -53,7 +53,8 @@ pub trait Store: Send + Sync + 'static {
     fn get_persisted(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError>;
 }
 
-/// Takes a key and its value, and says whether to go on.
+/// Takes a key and its value, and says whether to go on. It uses neither the view nor the store: a
+/// lock of theirs may be held.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// A pinned, consistent read of the store.

@@ -9,12 +9,6 @@ use bytes::Bytes;
 
 use crate::{Direction, Op, StorageError, Store, View, Visit};
 
-/// How many rows a scan takes at its first turn of the lock: most scans want one or two.
-const FIRST_CHUNK: usize = 4;
-
-/// How many rows it takes per turn at most; each turn takes four times as many as the one before.
-const LARGEST_CHUNK: usize = 256;
-
 /// After so many older versions of a row those that nobody sees any more are looked for.
 const OLDER: usize = 16;
 
@@ -62,9 +56,9 @@ struct Row {
 
 impl Row {
     /// What a reader that stands at batch `at` sees.
-    fn seen(&self, at: u64) -> Option<Bytes> {
+    fn seen(&self, at: u64) -> Option<&Bytes> {
         let mut versions = std::iter::once(&self.newest).chain(self.older.iter().rev());
-        versions.find(|(written, _)| *written <= at).and_then(|(_, value)| value.clone())
+        versions.find(|(written, _)| *written <= at).and_then(|(_, value)| value.as_ref())
     }
 
     /// Drops the older versions that nobody can see; returns whether anything is left of the row.
@@ -104,7 +98,7 @@ impl MemoryStore {
         let kept = rows.flushed;
         rows.rows.retain(|_, row| {
             if row.newest.0 > kept {
-                row.newest = (kept, row.seen(kept));
+                row.newest = (kept, row.seen(kept).cloned());
             }
             row.older = Vec::new();
             row.newest.1.is_some()
@@ -140,9 +134,7 @@ impl Rows {
     }
 
     fn fail(&mut self, fault: Fault) -> Result<(), StorageError> {
-        if self.crashed {
-            return Err(StorageError::Io("the node has crashed".into()));
-        }
+        self.alive()?;
         if self.fault == Some(fault) {
             self.fault = None;
             return Err(StorageError::Io(format!("injected failure: {fault:?}")));
@@ -186,11 +178,16 @@ impl Rows {
         }
     }
 
-    fn get(&self, key: &[u8], at: u64) -> Result<Option<Bytes>, StorageError> {
-        if self.crashed {
-            return Err(StorageError::Io("the node has crashed".into()));
+    fn alive(&self) -> Result<(), StorageError> {
+        match self.crashed {
+            true => Err(StorageError::Io("the node has crashed".into())),
+            false => Ok(()),
         }
-        Ok(self.rows.get(key).and_then(|row| row.seen(at)))
+    }
+
+    fn get(&self, key: &[u8], at: u64) -> Result<Option<Bytes>, StorageError> {
+        self.alive()?;
+        Ok(self.rows.get(key).and_then(|row| row.seen(at)).cloned())
     }
 }
 
@@ -249,40 +246,13 @@ impl Drop for MemoryView {
     }
 }
 
-impl MemoryView {
-    /// At most `most` rows between the bounds, from the end at which the scan starts. `last` is the
-    /// last key looked at, seen or not; `None` when there are no more.
-    fn chunk(
-        &self,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        direction: Direction,
-        most: usize,
-    ) -> Result<Chunk, StorageError> {
-        let rows = lock(&self.rows);
-        rows.get(&[], self.at)?;
-        let range = rows.rows.range::<[u8], _>((from, to));
-        let mut chunk = Chunk { rows: Vec::with_capacity(FIRST_CHUNK), last: None, looked_at: 0 };
-        let mut last = None;
-        let rows: Box<dyn Iterator<Item = (&Bytes, &Row)>> = match direction {
-            Direction::Forward => Box::new(range),
-            Direction::Backward => Box::new(range.rev()),
-        };
-        for (key, row) in rows.take(most) {
-            chunk.rows.extend(row.seen(self.at).map(|value| (key.clone(), value)));
-            chunk.looked_at += 1;
-            last = Some(key);
+/// Shows rows to `visit` as a reader sees them that stands at batch `at`.
+fn walk<'a>(rows: impl Iterator<Item = (&'a Bytes, &'a Row)>, at: u64, visit: Visit<'_>) {
+    for (key, row) in rows {
+        if row.seen(at).is_some_and(|value| visit(key, value).is_break()) {
+            return;
         }
-        // A chunk that is not full was the last.
-        chunk.last = last.filter(|_| chunk.looked_at == most).cloned();
-        Ok(chunk)
     }
-}
-
-struct Chunk {
-    rows: Vec<(Bytes, Bytes)>,
-    last: Option<Bytes>,
-    looked_at: usize,
 }
 
 impl View for MemoryView {
@@ -300,24 +270,13 @@ impl View for MemoryView {
         if from >= to {
             return Ok(());
         }
-        let mut reached: Option<Bytes> = None;
-        let mut most = FIRST_CHUNK;
-        loop {
-            let (low, high) = match (direction, reached.as_deref()) {
-                (_, None) => (Bound::Included(from), Bound::Excluded(to)),
-                (Direction::Forward, Some(at)) => (Bound::Excluded(at), Bound::Excluded(to)),
-                (Direction::Backward, Some(at)) => (Bound::Included(from), Bound::Excluded(at)),
-            };
-            let chunk = self.chunk(low, high, direction, most)?;
-            for (key, value) in &chunk.rows {
-                if visit(key, value).is_break() {
-                    return Ok(());
-                }
-            }
-            match chunk.last {
-                Some(last) => (reached, most) = (Some(last), LARGEST_CHUNK.min(most * 4)),
-                None => return Ok(()),
-            }
+        let rows = lock(&self.rows);
+        rows.alive()?;
+        let range = rows.rows.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)));
+        match direction {
+            Direction::Forward => walk(range, self.at, visit),
+            Direction::Backward => walk(range.rev(), self.at, visit),
         }
+        Ok(())
     }
 }

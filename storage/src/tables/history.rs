@@ -65,20 +65,17 @@ pub fn range(run: &RunKey) -> Range<Bytes> {
     out.range()
 }
 
-/// The batch that contains `event`: it may begin before it. `None` when nothing at or before
-/// `event` is stored; the batch found may also end before it.
-pub fn containing(
-    view: &dyn View,
-    run: &RunKey,
-    event: EventId,
-) -> Result<Option<(EventId, Batch)>, StorageError> {
+/// Where a walk forward begins that is to meet `event`: the key of its batch, which may begin before
+/// it and, when `event` is not stored, end before it; with nothing at or before `event`, that of the
+/// first batch there could be.
+pub fn start_at(view: &dyn View, run: &RunKey, event: EventId) -> Result<Bytes, StorageError> {
+    let mut start = range(run).start;
     let to = after(&HistoryKey { run: run.clone(), first: event }.encode());
-    let mut found = None;
-    view.scan(&range(run).start, &to, Direction::Backward, &mut |key, value| {
-        found = Some(row(key, value));
+    view.scan(&start.clone(), &to, Direction::Backward, &mut |key, _| {
+        start = Bytes::copy_from_slice(key);
         ControlFlow::Break(())
     })?;
-    found.transpose()
+    Ok(start)
 }
 
 /// Calls `visit` with each event of the run from `from` on, in order, until it breaks. A hole
@@ -90,10 +87,7 @@ pub fn read(
     visit: &mut dyn FnMut(EventId, Bytes) -> ControlFlow<()>,
 ) -> Result<(), StorageError> {
     let mut next = from;
-    let start = match containing(view, run, from)? {
-        Some((first, _)) => HistoryKey { run: run.clone(), first }.encode(),
-        None => range(run).start,
-    };
+    let start = start_at(view, run, from)?;
     let mut failed = None;
     view.scan(
         &start,
@@ -200,10 +194,10 @@ mod tests {
         assert_eq!(ids(&store, 9, 99).expect("reads"), [9]);
         assert_eq!(ids(&store, 10, 99).expect("reads"), Vec::<EventId>::new());
         let view = store.view();
-        let found = |event| containing(view.as_ref(), &run_key(), event).expect("reads");
-        assert_eq!(found(7).map(|(first, batch)| (first, batch.events.len())), Some((5, 5)));
-        assert_eq!(found(4).map(|(first, _)| first), Some(4));
-        assert_eq!(found(0), None);
+        let start = |event| start_at(view.as_ref(), &run_key(), event).expect("reads");
+        let batch = |first| HistoryKey { run: run_key(), first }.encode();
+        assert_eq!([7, 4, 99].map(start), [5, 4, 5].map(batch));
+        assert_eq!(start(0), range(&run_key()).start);
     }
 
     #[test]
