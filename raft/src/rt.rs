@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::{AsyncRuntime, TokioRuntime};
@@ -15,7 +15,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::host::SplitMix;
 
 tokio::task_local! {
-    static GROUP: Arc<TaskGroup>;
+    static GROUP: Member;
 }
 
 thread_local! {
@@ -34,8 +34,35 @@ pub struct TaskGroup {
 #[derive(Default)]
 struct Tasks {
     killed: bool,
-    handles: Vec<AbortHandle>,
-    prune_at: usize,
+    places: Vec<Place>,
+    /// The places that are free.
+    free: Vec<usize>,
+}
+
+/// A task of a group. Its handle goes when it ends: the handle keeps the memory of the task, and a
+/// node spawns one for each message.
+enum Place {
+    Free,
+    /// The task is being spawned.
+    Taken,
+    /// The task ended before its handle was here.
+    Ended,
+    Runs(AbortHandle),
+}
+
+/// What a task knows of its group. It is dropped with the task.
+struct Member {
+    group: Arc<TaskGroup>,
+    /// Unless it only runs in the scope of the group.
+    place: Option<usize>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(at) = self.place {
+            self.group.leave(at);
+        }
+    }
 }
 
 impl fmt::Debug for TaskGroup {
@@ -52,12 +79,12 @@ impl TaskGroup {
 
     /// The group of the running task, if it is in one.
     pub fn current() -> Option<Arc<TaskGroup>> {
-        GROUP.try_with(Arc::clone).ok()
+        GROUP.try_with(|member| Arc::clone(&member.group)).ok()
     }
 
     /// Runs `future` as part of this group, in the calling task.
     pub async fn scope<T>(self: &Arc<Self>, future: impl Future<Output = T>) -> T {
-        GROUP.scope(Arc::clone(self), future).await
+        GROUP.scope(self.member(None), future).await
     }
 
     /// Spawns a task of this group.
@@ -66,32 +93,69 @@ impl TaskGroup {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let task = tokio::spawn(GROUP.scope(Arc::clone(self), future));
-        self.adopt(task.abort_handle());
+        let at = self.take_place();
+        let task = tokio::spawn(GROUP.scope(self.member(Some(at)), future));
+        self.adopt(at, task.abort_handle());
         task
     }
 
     /// Ends every task of the group where it stands, now and whenever one is spawned later.
     pub fn kill(&self) {
-        let mut tasks = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.killed = true;
-        let handles = std::mem::take(&mut tasks.handles);
-        drop(tasks);
-        handles.iter().for_each(AbortHandle::abort);
+        let killed = Tasks { killed: true, ..Tasks::default() };
+        let before = std::mem::replace(&mut *self.tasks(), killed);
+        for place in &before.places {
+            if let Place::Runs(handle) = place {
+                handle.abort();
+            }
+        }
     }
 
-    fn adopt(&self, handle: AbortHandle) {
-        let mut tasks = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn member(self: &Arc<Self>, place: Option<usize>) -> Member {
+        Member { group: Arc::clone(self), place }
+    }
+
+    fn take_place(&self) -> usize {
+        let mut tasks = self.tasks();
+        let at = tasks.free.pop().unwrap_or(tasks.places.len());
+        match tasks.places.get_mut(at) {
+            Some(place) => *place = Place::Taken,
+            None => tasks.places.push(Place::Taken),
+        }
+        at
+    }
+
+    fn adopt(&self, at: usize, handle: AbortHandle) {
+        let mut tasks = self.tasks();
         if tasks.killed {
             drop(tasks);
             handle.abort();
-            return;
+        } else if let Some(place @ Place::Taken) = tasks.places.get_mut(at) {
+            *place = Place::Runs(handle);
+        } else {
+            tasks.vacate(at);
         }
-        if tasks.handles.len() >= tasks.prune_at {
-            tasks.handles.retain(|task| !task.is_finished());
-            tasks.prune_at = (tasks.handles.len() * 2).max(64);
+    }
+
+    /// The task at a place ends.
+    fn leave(&self, at: usize) {
+        let mut tasks = self.tasks();
+        match tasks.places.get_mut(at) {
+            Some(place @ Place::Taken) => *place = Place::Ended,
+            _ => tasks.vacate(at),
         }
-        tasks.handles.push(handle);
+    }
+}
+
+impl Tasks {
+    fn vacate(&mut self, at: usize) {
+        if let Some(place) = self.places.get_mut(at) {
+            *place = Place::Free;
+            self.free.push(at);
+        }
     }
 }
 
@@ -230,6 +294,39 @@ mod tests {
         assert_eq!(draw(), first);
         Rt::seed(6);
         assert_ne!(draw(), first);
+    }
+
+    #[tokio::test]
+    async fn a_group_forgets_tasks_that_ended() {
+        let group = TaskGroup::new();
+        for _ in 0..10 {
+            let two = [group.spawn(async {}), group.spawn(async {})];
+            for task in two {
+                task.await.expect("ends");
+            }
+        }
+        let stays = group.spawn(std::future::pending::<()>());
+        let counts = || {
+            let tasks = group.tasks();
+            let runs = tasks.places.iter().filter(|place| matches!(place, Place::Runs(_))).count();
+            (tasks.places.len(), tasks.free.len(), runs)
+        };
+        assert_eq!(counts(), (2, 1, 1));
+        group.kill();
+        assert!(stays.await.is_err_and(|end| end.is_cancelled()));
+    }
+
+    #[test]
+    fn a_task_that_ends_before_it_is_known_leaves_nothing() {
+        let group = TaskGroup::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("starts");
+        let handle = runtime.spawn(async {}).abort_handle();
+        let at = group.take_place();
+        group.leave(at);
+        assert!(group.tasks().free.is_empty(), "the place is not another task's yet");
+        group.adopt(at, handle);
+        let tasks = group.tasks();
+        assert!(matches!(tasks.places[..], [Place::Free]) && tasks.free == [at]);
     }
 
     #[tokio::test]
