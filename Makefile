@@ -11,7 +11,8 @@ MAKEFLAGS += --no-print-directory
 
 # A shell that was open before rustup's installation does not have its folder in the path yet.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
-export HOLDFAST_BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/release/holdfast)
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export HOLDFAST_BIN := $(TARGET)/release/holdfast
 DATA_DIR ?= ./holdfast-data
 
 run: build ## serve on 127.0.0.1:7233 with durable data in DATA_DIR
@@ -49,7 +50,7 @@ ci:
 # The choice of packages is that of `test`, so that the dependencies are compiled once.
 sim: rocksdb ## many seeds of the simulator; prints the seed of any failure
 	cargo build --profile dist -p holdfast-sim
-	@exec $(dir $(HOLDFAST_BIN))../dist/holdfast-sim swarm --minutes $(or $(MINUTES),5) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SCENARIO),--scenario $(SCENARIO))
+	@exec $(TARGET)/dist/holdfast-sim swarm --minutes $(or $(MINUTES),5) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SCENARIO),--scenario $(SCENARIO))
 
 cluster:
 	@echo "cluster: will start three nodes on this machine as one cluster (not built yet)"
