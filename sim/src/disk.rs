@@ -288,7 +288,7 @@ impl SimLog {
         let mut draws = self.draws.lock().unwrap_or_else(PoisonError::into_inner);
         let mut us = draws.within(sync_min_us..sync_max_us + 1);
         if draws.one_in(100) {
-            us *= 20;
+            us *= DiskPlan::RARELY;
         }
         for (_, ms) in &self.trouble.state().slow {
             us += draws.below(ms * 1000 + 1);

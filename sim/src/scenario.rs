@@ -4,6 +4,7 @@
 //! with their unit in the name; chances are millionths (`ppm`); weights are relative to each other.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -216,6 +217,16 @@ pub struct DiskPlan {
 impl Default for DiskPlan {
     fn default() -> DiskPlan {
         DiskPlan { sync_min_us: 0, sync_max_us: 4_000, flush_ms: 30 }
+    }
+}
+
+impl DiskPlan {
+    /// One sync in a hundred takes so many times as long as it usually would.
+    pub const RARELY: u64 = 20;
+
+    /// The longest that a sync takes when nothing is broken.
+    pub fn slowest_sync(&self) -> Duration {
+        Duration::from_micros(self.sync_max_us.saturating_mul(DiskPlan::RARELY))
     }
 }
 

@@ -40,7 +40,9 @@ pub(super) async fn collect(
     findings: &mut Findings,
 ) -> Evidence {
     let reader = workload.reader("judge");
-    let mut evidence = Evidence { calm: workload.calm(), ..Evidence::default() };
+    let slowest_sync = scenario.disk.slowest_sync().as_nanos();
+    let slowest_sync = u64::try_from(slowest_sync).unwrap_or(u64::MAX);
+    let mut evidence = Evidence { calm: workload.calm(), slowest_sync, ..Evidence::default() };
     caught_up(doors, scenario.shards).await;
     evidence.nodes = rows(doors, scenario.shards, findings);
     evidence.lengths = workload.lengths();

@@ -60,6 +60,8 @@ pub struct Evidence {
     pub epoch: u64,
     /// When the first entry of each reign was appended, over all shards, nanoseconds since the epoch.
     pub reigns: Vec<u64>,
+    /// The longest that a sync takes when nothing is broken, in nanoseconds.
+    pub slowest_sync: u64,
     /// When the faults stopped.
     pub calm: Option<Moment>,
     /// One timeline per workflow id; see [`Evidence::settle`].

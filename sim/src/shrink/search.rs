@@ -279,4 +279,35 @@ mod tests {
         assert_eq!(silent(&small.scenario).count(), Workload::kinds().count());
         assert_eq!(small, smallest());
     }
+
+    /// Fails for one seed in three, and for another one with each number of clients.
+    fn fails_sometimes(scenario: &Scenario) -> Option<Finding> {
+        let clients = u64::from(scenario.workload.clients);
+        let met = (scenario.seed.unwrap_or_default() + clients).is_multiple_of(3);
+        fails(scenario).filter(|_| met)
+    }
+
+    #[test]
+    fn a_smaller_run_may_need_another_seed() {
+        let mut scenario = Scenario { seed: Some(1), ..Scenario::default() };
+        scenario.fault = Some(schedule(1, &scenario));
+        assert_eq!(scenario.workload.clients, 8);
+        let smallest = |seeds, jobs| {
+            let finding = fails_sometimes(&scenario).expect("it fails");
+            let plan = Plan { seeds, jobs, ..plan() };
+            let start = scenario.clone();
+            let mut search = Search::new(&plan, &fails_sometimes, &|_| {}, start, finding);
+            search.run();
+            search.finish()
+        };
+        let small = smallest(3, 3);
+        assert_eq!((faults_of(&small.scenario), small.scenario.workload.clients), (1, 2));
+        assert_eq!(fails_sometimes(&small.scenario).as_ref(), Some(&small.finding));
+        assert_eq!(small, smallest(3, 1), "whoever is faster");
+        // 2 clients fail with seeds 1, 4, ..: from seed 1 on, that is not the second one tried.
+        let one = smallest(1, 3).scenario;
+        assert_eq!((one.seed, one.workload.clients), (Some(1), 2));
+        let moved = Scenario { seed: Some(4), ..scenario.clone() };
+        assert_eq!(fails_sometimes(&moved).map(|found| found.rule), Some("A1".to_owned()));
+    }
 }
