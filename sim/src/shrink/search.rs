@@ -280,11 +280,10 @@ mod tests {
         assert_eq!(small, smallest());
     }
 
-    /// Fails for one seed in three, and for another one with each number of clients.
+    /// Fails for one seed in three, and for another one with two clients than with more.
     fn fails_sometimes(scenario: &Scenario) -> Option<Finding> {
-        let clients = u64::from(scenario.workload.clients);
-        let met = (scenario.seed.unwrap_or_default() + clients).is_multiple_of(3);
-        fails(scenario).filter(|_| met)
+        let turn = if scenario.workload.clients == 2 { 0 } else { 1 };
+        fails(scenario).filter(|_| scenario.seed.unwrap_or_default() % 3 == turn)
     }
 
     #[test]
@@ -304,10 +303,7 @@ mod tests {
         assert_eq!((faults_of(&small.scenario), small.scenario.workload.clients), (1, 2));
         assert_eq!(fails_sometimes(&small.scenario).as_ref(), Some(&small.finding));
         assert_eq!(small, smallest(3, 1), "whoever is faster");
-        // 2 clients fail with seeds 1, 4, ..: from seed 1 on, that is not the second one tried.
         let one = smallest(1, 3).scenario;
-        assert_eq!((one.seed, one.workload.clients), (Some(1), 2));
-        let moved = Scenario { seed: Some(4), ..scenario.clone() };
-        assert_eq!(fails_sometimes(&moved).map(|found| found.rule), Some("A1".to_owned()));
+        assert_eq!((one.seed, one.workload.clients), (Some(1), 3), "its own seed does not do");
     }
 }
