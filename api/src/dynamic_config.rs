@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use holdfast_engine::Limits;
+use holdfast_engine::matching::MatchingLimits;
 use holdfast_raft::entry::EXECUTION_ID_BYTES;
 use serde_json::Value;
 
@@ -21,6 +22,8 @@ pub struct Settings {
     pub poll_wait: Duration,
     /// `limit.historyMaxPageSize`: batches in a page of history.
     pub history_page_max: usize,
+    /// What matching may hold, and how fast it hands out.
+    pub matching: MatchingLimits,
     /// `frontend.visibilityMaxPageSize`: executions in a page of a list.
     pub list_page_max: usize,
 }
@@ -33,6 +36,7 @@ impl Default for Settings {
             poll_wait: Duration::from_secs(60),
             history_page_max: 256,
             list_page_max: 1000,
+            matching: MatchingLimits::default(),
         }
     }
 }
@@ -85,6 +89,11 @@ const KEYS: &[(&str, Effect)] = &[
     ("history.maximumbufferedeventsbatch", Count(|s, n| s.limits.buffered_events = size(n))),
     ("history.maximumbufferedeventssizeinbytes", Count(|s, n| s.limits.buffered_bytes = size(n))),
     ("frontend.visibilitymaxpagesize", Count(|s, n| s.list_page_max = size(n).max(1))),
+    // Temporal has one for each partition of a queue; a queue here has no partitions.
+    (
+        "admin.matchingnamespacetaskqueuetopartitiondispatchrate",
+        Count(|s, n| s.matching.tasks_per_second = n),
+    ),
     ("system.transactionsizelimit", Count(|s, n| s.limits.transaction_bytes = size(n))),
     // Times.
     ("history.defaultworkflowtasktimeout", Time(|s, d| s.limits.workflow_task_timeout = d)),
@@ -308,12 +317,14 @@ mod tests {
             "Limit.BlobSize.Error=1024",
             "limit.blobSize.error=2048",
             "history.longPollExpirationInterval=\"3s\"",
+            "admin.matchingNamespaceTaskqueueToPartitionDispatchRate=7",
         ] {
             let (key, value) = parse(text).expect("well-formed");
             assert_eq!(settings.set(&key, &value), Ok(Outcome::Set), "{text}");
         }
         assert_eq!(settings.limits.blob_bytes, 2048, "the last wins");
         assert_eq!(settings.history_wait, Duration::from_secs(3));
+        assert_eq!(settings.matching.tasks_per_second, 7);
         assert_eq!(settings.set("no.such.key", &Value::from(1)), Ok(Outcome::Unknown));
     }
 

@@ -151,7 +151,9 @@ impl Server {
                 links: LoopLinks::new().node(NODE),
             };
             let limits = options.settings.limits.clone();
-            let node = Node::start(host, NodeConfig { limits, ..NodeConfig::sole(shards) }).await?;
+            let polls = options.settings.matching.clone();
+            let config = NodeConfig { limits, polls, ..NodeConfig::sole(shards) };
+            let node = Node::start(host, config).await?;
             node.serving().await?;
 
             let (draining, drain) = watch::channel(false);

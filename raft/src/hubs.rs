@@ -1,18 +1,24 @@
 //! The hubs of this node: who polls which task queue, and which shards have work for it
 //! (DESIGN 5). The arithmetic is [`holdfast_engine::matching`]; here are the locks and channels.
+//!
+//! A queue whose rate is all that keeps a poller from a task is paired again when its next token
+//! is there: an alarm is set whenever pairing ends so, and [`ring`] waits for the earliest. Nobody
+//! else would: a shard that reported its work and a poller in line both only wait.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_engine::ids::{EventId, ExecutionKey, Hlc, RunId, Uuid};
 use holdfast_engine::input::Poller;
-use holdfast_engine::matching::{self, Head, HubKey, MatchingLimits, Offer};
+use holdfast_engine::matching::{self, Head, HubKey, MatchingLimits, Offer, Rate};
 use holdfast_engine::{Rejection, Reply};
 use holdfast_proto::taskqueue::PollerInfo;
 use holdfast_storage::tables::ShardId;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::host::Clock;
+use crate::meta::stopped;
 use crate::shard::{Inbox, SubmitError};
 
 /// A poll, numbered by this node.
@@ -66,6 +72,37 @@ struct Held {
     next: PollId,
     /// Polls until idle hubs are looked for again.
     until_sweep: u32,
+    alarms: Alarms,
+}
+
+/// The queues that wait for a token, by when it is there; one alarm a queue.
+#[derive(Default)]
+struct Alarms {
+    at: BTreeMap<HubKey, Hlc>,
+    order: BTreeSet<(Hlc, HubKey)>,
+}
+
+impl Alarms {
+    /// Sets, moves or takes away the alarm of a queue. Whether it is the earliest now.
+    fn set(&mut self, hub: &HubKey, at: Option<Hlc>) -> bool {
+        let before = match at {
+            Some(at) => self.at.insert(hub.clone(), at),
+            None => self.at.remove(hub),
+        };
+        if let Some(before) = before.filter(|before| Some(*before) != at) {
+            self.order.remove(&(before, hub.clone()));
+        }
+        let Some(at) = at else { return false };
+        self.order.insert((at, hub.clone()));
+        before != Some(at) && self.order.first().is_some_and(|(_, first)| first == hub)
+    }
+
+    /// A queue whose time has come.
+    fn pop(&mut self, now: Hlc) -> Option<HubKey> {
+        let (_, hub) = self.order.first().filter(|(at, _)| *at <= now)?.clone();
+        self.set(&hub, None);
+        Some(hub)
+    }
 }
 
 /// Every hub of this node.
@@ -73,6 +110,8 @@ pub(crate) struct Hubs {
     clock: Arc<dyn Clock>,
     inboxes: Vec<Arc<Inbox>>,
     held: Mutex<Held>,
+    /// The earliest alarm is another one.
+    alarm: Notify,
 }
 
 const SWEEP_EVERY: u32 = 10_000;
@@ -89,8 +128,9 @@ impl Hubs {
             waiting: BTreeMap::new(),
             next: 0,
             until_sweep: SWEEP_EVERY,
+            alarms: Alarms::default(),
         };
-        Hubs { clock, inboxes, held: Mutex::new(held) }
+        Hubs { clock, inboxes, held: Mutex::new(held), alarm: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -98,18 +138,19 @@ impl Hubs {
     }
 
     /// Takes a poll in and gives the id to withdraw it with. Some shard may be asked to serve it
-    /// before this returns.
+    /// before this returns. `rate` is what the poll asks for its queue.
     pub(crate) fn poll(
         &self,
         hub: &HubKey,
         poller: Poller,
+        rate: Option<Rate>,
         sender: PollSender,
     ) -> Result<PollId, Rejection> {
         let now = self.clock.now();
         let mut held = self.lock();
         held.next += 1;
         let id = held.next;
-        held.hubs.add_poller(hub, id, &poller.identity, now)?;
+        held.hubs.add_poller(hub, id, &poller.identity, rate, now)?;
         held.waiting.insert(id, Waiting { poller, sender });
         self.pair(&mut held, hub, now);
         held.until_sweep -= 1;
@@ -122,9 +163,21 @@ impl Hubs {
 
     /// The poll is over, served or not. May be repeated.
     pub(crate) fn withdraw(&self, hub: &HubKey, id: PollId) {
+        let now = self.clock.now();
         let mut held = self.lock();
         held.waiting.remove(&id);
-        held.hubs.remove_poller(hub, id, self.clock.now());
+        if held.hubs.remove_poller(hub, id, now) {
+            // It may have held a token.
+            self.pair(&mut held, hub, now);
+        }
+    }
+
+    /// A poll that was served went away before it had its task: another one may have it at once.
+    pub(crate) fn unserved(&self, hub: &HubKey) {
+        let now = self.clock.now();
+        let mut held = self.lock();
+        held.hubs.unserved(hub);
+        self.pair(&mut held, hub, now);
     }
 
     /// A poller for a task that a shard has at its head, when no better work waits elsewhere.
@@ -153,8 +206,8 @@ impl Hubs {
             held.hubs.remove_poller(&hub, offer.poller, now);
         } else if held.hubs.poller_returned(&hub, &offer) {
             held.waiting.insert(offer.poller, Waiting { poller, sender });
-            self.pair(&mut held, &hub, now);
         }
+        self.pair(&mut held, &hub, now);
     }
 
     /// What a shard has for a queue: its first task and how many are ready.
@@ -196,15 +249,53 @@ impl Hubs {
         self.lock().hubs.get(hub).map(|hub| hub.describe(now)).unwrap_or_default()
     }
 
+    /// Pairs the queues whose next token is there, and gives when the next one will be.
+    fn pair_due(&self) -> Option<Instant> {
+        let now = self.clock.now();
+        let mut held = self.lock();
+        while let Some(hub) = held.alarms.pop(now) {
+            self.pair(&mut held, &hub, now);
+        }
+        let (next, _) = held.alarms.order.first()?;
+        Instant::now().checked_add(next.since(now))
+    }
+
     /// Lends waiting pollers to shards that have work.
     fn pair(&self, held: &mut Held, hub: &HubKey, now: Hlc) {
-        while let Some(offer) = held.hubs.pair(hub) {
+        self.pair_all(held, hub, now);
+        let again = held.hubs.pair_again_at(hub, now);
+        if held.alarms.set(hub, again) {
+            self.alarm.notify_one();
+        }
+    }
+
+    fn pair_all(&self, held: &mut Held, hub: &HubKey, now: Hlc) {
+        while let Some(offer) = held.hubs.pair(hub, now) {
             let Some(inbox) = self.inboxes.get(offer.shard as usize) else { return };
             match held.lend(hub, offer, now) {
                 Some(lent) => inbox.offer(lent),
                 // The shard's task still needs a poller.
                 None => held.hubs.not_lent(hub, offer.shard),
             }
+        }
+    }
+}
+
+/// Pairs each queue that waits for a token when it is there, until `stop`.
+pub(crate) async fn ring(hubs: Arc<Hubs>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let next = hubs.pair_due();
+        let token = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            () = hubs.alarm.notified() => {}
+            () = token => {}
         }
     }
 }
@@ -226,5 +317,33 @@ impl Held {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_engine::live::TaskType;
+
+    #[test]
+    fn a_queue_has_one_alarm_and_only_the_earliest_is_told() {
+        let hub = |queue: &str| HubKey {
+            namespace: Uuid([1; 16]),
+            queue: queue.into(),
+            task: TaskType::Activity,
+        };
+        let mut alarms = Alarms::default();
+        assert!(alarms.set(&hub("a"), Some(Hlc(10))), "the first");
+        assert!(!alarms.set(&hub("a"), Some(Hlc(10))), "known");
+        assert!(!alarms.set(&hub("b"), Some(Hlc(20))), "later");
+        assert!(alarms.set(&hub("b"), Some(Hlc(5))), "moved to the front");
+        assert!(!alarms.set(&hub("b"), None), "taken away");
+        assert_eq!(alarms.order.len(), 1);
+        assert!(!alarms.set(&hub("c"), Some(Hlc(30))));
+        assert_eq!(alarms.pop(Hlc(9)), None);
+        assert_eq!(alarms.pop(Hlc(10)), Some(hub("a")));
+        assert_eq!(alarms.pop(Hlc(29)), None);
+        assert_eq!(alarms.pop(Hlc(30)), Some(hub("c")));
+        assert!(alarms.at.is_empty() && alarms.order.is_empty());
     }
 }

@@ -15,7 +15,7 @@ use holdfast_engine::ids::{EventId, ExecutionKey, Hlc, NamespaceId, RunId, Uuid}
 use holdfast_engine::input::{HistoryView, Poller};
 use holdfast_engine::live::TaskType;
 use holdfast_engine::matching::hub::STICKY_GONE_AFTER;
-use holdfast_engine::matching::{HubKey, MatchingLimits};
+use holdfast_engine::matching::{HubKey, MatchingLimits, Rate};
 use holdfast_engine::namespace::{self, Command, NamespaceView, Outcome, Registry};
 use holdfast_engine::{Input, Limits, Reply};
 use holdfast_proto::enums::TaskQueueKind;
@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use crate::flusher::{FlushPlan, Flusher};
 use crate::group::{Group, GroupError};
 use crate::host::Host;
-use crate::hubs::{Handed, Hubs, PollId};
+use crate::hubs::{Handed, Hubs, PollId, ring};
 use crate::meta::{self, MetaHandle};
 use crate::reaper;
 use crate::registry::{META_GROUP, RegistryWatch};
@@ -105,6 +105,8 @@ pub struct Poll {
     pub identity: String,
     /// Its build, if it tells.
     pub build_id: String,
+    /// How fast the tasks of the queue are to be handed out from now on, to all its pollers.
+    pub rate: Option<Rate>,
     /// When to give up.
     pub until: Instant,
 }
@@ -183,6 +185,7 @@ impl Node {
                 .map(|_| Arc::new(Inbox::new(shard_config.admission.clone())))
                 .collect();
             let hubs = hubs(&host, &registry, config.polls, inboxes.clone());
+            tasks.push(Rt::spawn_task(ring(hubs.clone(), stopped.clone())));
             let limits = Arc::new(config.limits);
             let (mut serving, mut groups) = (Vec::new(), Vec::new());
             for (shard, opened) in (0..).zip(opened) {
@@ -422,7 +425,7 @@ impl Node {
                 build_id: poll.build_id,
             };
             let (sender, task) = oneshot::channel();
-            let id = self.0.hubs.poll(&hub, poller, sender)?;
+            let id = self.0.hubs.poll(&hub, poller, poll.rate, sender)?;
             let mut waiting = WaitingPoll { node: self, hub, id, task };
             let mut stop = self.0.stop.subscribe();
             let waited = tokio::select! {
@@ -523,6 +526,7 @@ impl Drop for WaitingPoll<'_> {
     fn drop(&mut self) {
         if let Some(Ok(Handed { task, start_id, .. })) = self.close() {
             self.node.inbox(&task.execution).give_back(task, start_id);
+            self.node.0.hubs.unserved(&self.hub);
         }
         self.node.0.hubs.withdraw(&self.hub, self.id);
     }

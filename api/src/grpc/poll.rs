@@ -2,8 +2,9 @@
 
 use holdfast_engine::Reply;
 use holdfast_engine::live::TaskType;
+use holdfast_engine::matching::Rate;
 use holdfast_proto::enums::TaskQueueKind;
-use holdfast_proto::taskqueue::TaskQueue;
+use holdfast_proto::taskqueue::{TaskQueue, TaskQueueMetadata};
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::node::Poll;
 use tonic::{Request, Status};
@@ -29,6 +30,7 @@ impl Frontend {
             task: TaskType::Workflow,
             identity: request.identity,
             build_id: request.worker_version_capabilities.unwrap_or_default().build_id,
+            rate: None,
             until,
         };
         match self.wait_for_task(poll).await? {
@@ -54,6 +56,7 @@ impl Frontend {
             task: TaskType::Activity,
             identity: request.identity,
             build_id: request.worker_version_capabilities.unwrap_or_default().build_id,
+            rate: rate(request.task_queue_metadata),
             until,
         };
         match self.wait_for_task(poll).await? {
@@ -79,4 +82,9 @@ fn kind(queue: &TaskQueue) -> TaskQueueKind {
         TaskQueueKind::Unspecified => TaskQueueKind::Normal,
         kind => kind,
     }
+}
+
+/// The rate that a poll asks for its queue. Go's SDK asks for 100,000 a second with every poll.
+fn rate(metadata: Option<TaskQueueMetadata>) -> Option<Rate> {
+    metadata?.max_tasks_per_second.map(Rate::per_second)
 }

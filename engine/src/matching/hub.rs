@@ -5,6 +5,9 @@
 //! reports its head and the hub lends it a poller by [`Hub::pair`]: the best head first (priority,
 //! then age), the poller that waits longest first. After either the shard grants and says
 //! [`Hub::poller_served`], or says [`Hub::poller_returned`] when the task was gone.
+//!
+//! Who is lent a poller is lent a token of the queue's rate with it: the hub is the only place that
+//! all shards pass. An offer that ends without a task gives its token back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,6 +15,7 @@ use std::time::Duration;
 use holdfast_proto::taskqueue::PollerInfo;
 
 use super::poller::{History, Offer, Pollers};
+use super::rate::{Bucket, Rate};
 use crate::ids::Hlc;
 
 /// While older work elsewhere was reported this lately, no task passes it (DESIGN 5).
@@ -45,6 +49,7 @@ pub struct Hub<P, S> {
     reports: BTreeMap<S, Report>,
     /// The reports with open tasks, best first.
     order: BTreeSet<(Head, S)>,
+    tokens: Bucket,
     history: History,
     /// The last sign of life of any poller; at first the birth of the hub, so that a new leader
     /// gives a sticky worker its time.
@@ -54,16 +59,23 @@ pub struct Hub<P, S> {
 }
 
 impl<P: Copy + Ord, S: Copy + Ord> Hub<P, S> {
-    /// A hub that knows nothing yet.
-    pub fn new(now: Hlc) -> Hub<P, S> {
+    /// A hub that knows nothing yet; tasks go out at `rate` until a poll says otherwise.
+    pub fn new(rate: Rate, now: Hlc) -> Hub<P, S> {
         Hub {
             pollers: Pollers::new(),
             reports: BTreeMap::new(),
             order: BTreeSet::new(),
+            tokens: Bucket::new(rate),
             history: History::default(),
             last_poll: now,
             shut_down: false,
         }
+    }
+
+    /// The rate that holds from now on, for every task of the queue: that of the last poll. Call
+    /// [`Hub::pair`] afterwards.
+    pub fn set_rate(&mut self, rate: Rate, now: Hlc) {
+        self.tokens.set(rate, now);
     }
 
     /// A poll begins: to the end of the line. `false` when this poller is here already. At most
@@ -76,8 +88,12 @@ impl<P: Copy + Ord, S: Copy + Ord> Hub<P, S> {
     }
 
     /// A poll ended without a task (its deadline, its connection). May be repeated. A poller that
-    /// holds an offer is removed too: the offer then cannot be served any more.
+    /// holds an offer is removed too: the offer then cannot be served any more, and its token is
+    /// free. Call [`Hub::pair`] afterwards.
     pub fn remove_poller(&mut self, poller: P, now: Hlc) -> bool {
+        if self.pollers.is_offered(poller) {
+            self.tokens.give_back();
+        }
         let removed = self.pollers.remove(poller);
         if removed {
             self.last_poll = self.last_poll.max(now);
@@ -95,9 +111,19 @@ impl<P: Copy + Ord, S: Copy + Ord> Hub<P, S> {
         served
     }
 
+    /// A poller was served, and was gone before it had its task, which waits again: the token is
+    /// free. Call [`Hub::pair`] afterwards.
+    pub fn unserved(&mut self) {
+        self.tokens.give_back();
+    }
+
     /// The task was gone: the poller is the first in line again. Call [`Hub::pair`] afterwards.
     pub fn poller_returned(&mut self, offer: &Offer<P, S>) -> bool {
-        self.pollers.put_back(offer)
+        let current = self.pollers.put_back(offer);
+        if current {
+            self.tokens.give_back();
+        }
+        current
     }
 
     /// What a shard has: its first task and how many are ready (0 is taken for 1), or nothing.
@@ -120,15 +146,15 @@ impl<P: Copy + Ord, S: Copy + Ord> Hub<P, S> {
     pub fn shard_lost(&mut self, shard: S) {
         self.clear(shard);
         for offer in self.pollers.offers_to(shard) {
-            self.pollers.put_back(&offer);
+            self.poller_returned(&offer);
         }
     }
 
-    /// Lends the poller that waits longest to the shard with the best head, if there are both.
-    /// To be called until it gives nothing.
-    pub fn pair(&mut self) -> Option<Offer<P, S>> {
+    /// Lends the poller that waits longest to the shard with the best head, if there are both and
+    /// the rate allows it. To be called until it gives nothing; then see [`Hub::pair_again_at`].
+    pub fn pair(&mut self, now: Hlc) -> Option<Offer<P, S>> {
         let (head, shard) = *self.order.first()?;
-        let offer = self.pollers.offer(shard)?;
+        let offer = self.offer(shard, now)?;
         if let Some(report) = self.reports.get_mut(&shard) {
             report.open = report.open.saturating_sub(1);
             if report.open == 0 {
@@ -136,6 +162,22 @@ impl<P: Copy + Ord, S: Copy + Ord> Hub<P, S> {
                 self.order.remove(&(head, shard));
             }
         }
+        Some(offer)
+    }
+
+    /// When [`Hub::pair`] gives something if nothing else happens before: a poller and a task wait
+    /// for nothing but the next token. `None` when they do not, or the rate is a stop.
+    pub fn pair_again_at(&self, now: Hlc) -> Option<Hlc> {
+        let both = self.pollers.waiting() > 0 && !self.order.is_empty();
+        if both { self.tokens.ready_at(now) } else { None }
+    }
+
+    fn offer(&mut self, shard: S, now: Hlc) -> Option<Offer<P, S>> {
+        if !self.tokens.is_ready(now) {
+            return None;
+        }
+        let offer = self.pollers.offer(shard)?;
+        self.tokens.take(now);
         Some(offer)
     }
 
@@ -148,14 +190,14 @@ impl<P: Copy + Ord, S: Copy + Ord> Hub<P, S> {
     }
 
     /// Lends a poller directly for a shard's task, if that passes no better work elsewhere: work
-    /// that still waits for a poller, or that was reported in the last [`YIELD_FOR`]. When it
-    /// gives nothing, the shard reports its head instead.
+    /// that still waits for a poller, or that was reported in the last [`YIELD_FOR`]; and if the
+    /// rate allows it. When it gives nothing, the shard reports its head instead.
     pub fn try_take_poller(&mut self, shard: S, head: Head, now: Hlc) -> Option<Offer<P, S>> {
         let passed = self.reports.iter().any(|(other, report)| {
             let lately = now.since(report.said) <= YIELD_FOR;
             *other != shard && report.head < head && (report.open > 0 || lately)
         });
-        if passed { None } else { self.pollers.offer(shard) }
+        if passed { None } else { self.offer(shard, now) }
     }
 
     /// Pollers in line.
@@ -184,6 +226,11 @@ impl<P: Copy + Ord, S: Copy + Ord> Hub<P, S> {
     /// its polls have ended.
     pub fn worker_shut_down(&mut self) {
         self.shut_down = true;
+    }
+
+    /// The tokens of the queue's rate.
+    pub fn tokens(&self) -> &Bucket {
+        &self.tokens
     }
 
     /// When the last poller was here.
@@ -219,7 +266,7 @@ mod tests {
     }
 
     fn hub(pollers: &[u32]) -> Hub<u32, u32> {
-        let mut hub = Hub::new(Hlc::ZERO);
+        let mut hub = Hub::new(Rate::UNLIMITED, Hlc::ZERO);
         for poller in pollers {
             hub.add_poller(*poller, "w", Hlc::ZERO, 10);
         }
@@ -232,8 +279,9 @@ mod tests {
         hub.report_work(10, Some((head(3, 5), 1)), Hlc::ZERO);
         hub.report_work(11, Some((head(3, 4), 1)), Hlc::ZERO);
         hub.report_work(12, Some((head(1, 9), 1)), Hlc::ZERO);
-        let pairs: Vec<(u32, u32)> =
-            std::iter::from_fn(|| hub.pair()).map(|offer| (offer.poller, offer.shard)).collect();
+        let pairs: Vec<(u32, u32)> = std::iter::from_fn(|| hub.pair(Hlc::ZERO))
+            .map(|offer| (offer.poller, offer.shard))
+            .collect();
         assert_eq!(pairs, [(1, 12), (2, 11), (3, 10)]);
     }
 
@@ -241,10 +289,10 @@ mod tests {
     fn a_report_is_lent_as_many_pollers_as_it_has_tasks() {
         let mut hub = hub(&[1, 2, 3]);
         hub.report_work(10, Some((head(3, 5), 2)), Hlc::ZERO);
-        assert_eq!(std::iter::from_fn(|| hub.pair()).count(), 2);
+        assert_eq!(std::iter::from_fn(|| hub.pair(Hlc::ZERO)).count(), 2);
         assert_eq!(hub.waiting(), 1);
         hub.report_work(10, Some((head(3, 6), 0)), Hlc::ZERO);
-        assert!(hub.pair().is_some());
+        assert!(hub.pair(Hlc(1)).is_some());
     }
 
     #[test]
@@ -266,7 +314,7 @@ mod tests {
             hub.report_work(7, Some((older, 1)), now);
             assert!(hub.try_take_poller(8, newer, now).is_none(), "{older:?}");
             // Also when a poller is under way to it: there may be more where it came from ..
-            assert!(hub.pair().is_some());
+            assert!(hub.pair(Hlc(1)).is_some());
             hub.add_poller(2, "w", now, 10);
             let at = |ms| now.after(Duration::from_millis(ms));
             assert!(hub.try_take_poller(8, newer, at(100)).is_none());
@@ -306,17 +354,17 @@ mod tests {
     fn a_lost_shard_gives_its_pollers_back_and_cannot_serve_them() {
         let mut hub = hub(&[1, 2]);
         hub.report_work(7, Some((head(3, 1), 5)), Hlc::ZERO);
-        let offer = hub.pair().expect("both");
+        let offer = hub.pair(Hlc(1)).expect("both");
         hub.shard_lost(7);
         assert!(!hub.poller_served(&offer, Hlc(1)));
-        assert_eq!(hub.pair(), None, "its report is void");
+        assert_eq!(hub.pair(Hlc(1)), None, "its report is void");
         assert_eq!(hub.try_take_poller(8, head(3, 1), Hlc(1)).map(|o| o.poller), Some(1));
     }
 
     #[test]
     fn a_sticky_worker_is_gone_after_ten_seconds_without_a_poll() {
         let at = |seconds: u64| Hlc(seconds * 1000 * MS);
-        let mut hub: Hub<u32, u32> = Hub::new(at(100));
+        let mut hub: Hub<u32, u32> = Hub::new(Rate::UNLIMITED, at(100));
         assert!(!hub.sticky_gone(at(109)));
         assert!(hub.sticky_gone(at(110)));
         hub.add_poller(1, "w", at(110), 10);
@@ -333,11 +381,11 @@ mod tests {
         let mut hub = hub(&[1, 2]);
         let head = Head { priority: 3, at: Hlc(1) };
         hub.report_work(7, Some((head, 1)), Hlc(1));
-        let offer = hub.pair().expect("both are there");
-        assert_eq!(hub.pair(), None, "one task, one poller");
+        let offer = hub.pair(Hlc(1)).expect("both are there");
+        assert_eq!(hub.pair(Hlc(1)), None, "one task, one poller");
         hub.remove_poller(offer.poller, Hlc(1));
         hub.not_lent(7);
-        assert!(hub.pair().is_some_and(|again| again.poller != offer.poller));
+        assert!(hub.pair(Hlc(1)).is_some_and(|again| again.poller != offer.poller));
     }
 
     #[test]
@@ -350,6 +398,56 @@ mod tests {
         hub.add_poller(2, "w", Hlc(2), 10);
         hub.remove_poller(2, Hlc(2));
         assert!(!hub.sticky_gone(Hlc(2)));
+    }
+
+    #[test]
+    fn the_shards_of_a_queue_share_its_rate() {
+        let start = Hlc(1_000_000 * MS);
+        let at = |ms: u64| start.after(Duration::from_millis(ms));
+        let mut hub = hub(&[1, 2, 3, 4, 5, 6, 7]);
+        hub.set_rate(Rate::per_second(2.0), start);
+        let direct = hub.try_take_poller(7, head(3, 1), start);
+        hub.report_work(7, Some((head(3, 1), 9)), start);
+        hub.report_work(8, Some((head(3, 2), 9)), start);
+        let mut burst: Vec<_> = std::iter::from_fn(|| hub.pair(start)).collect();
+        burst.extend(direct);
+        assert_eq!(burst.len(), 3, "one direct, two by pairing");
+        assert!(burst.iter().all(|offer| hub.poller_served(offer, start)));
+        assert!(hub.try_take_poller(7, head(3, 1), start).is_none());
+        // No earlier than the next token, and no later: nobody else will say a word.
+        assert_eq!(hub.pair_again_at(start), Some(at(500)));
+        assert_eq!(hub.pair(at(499)), None);
+        let offer = hub.pair(at(500)).expect("a token");
+        assert_eq!(hub.pair_again_at(at(500)), Some(at(1000)));
+        // What came to nothing cost nothing, in whatever way it ended.
+        assert!(hub.poller_returned(&offer));
+        let offer = hub.pair(at(500)).expect("its token");
+        assert!(hub.remove_poller(offer.poller, at(500)));
+        assert!(!hub.poller_served(&offer, at(500)));
+        let offer = hub.pair(at(500)).expect("its token");
+        hub.shard_lost(offer.shard);
+        hub.report_work(offer.shard, Some((head(3, 1), 9)), at(500));
+        let offer = hub.pair(at(500)).expect("its token");
+        assert!(hub.poller_served(&offer, at(500)));
+        hub.unserved();
+        let offer = hub.pair(at(500)).expect("its token");
+        assert!(hub.poller_served(&offer, at(500)));
+        assert_eq!(hub.pair(at(500)), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_token_in_vain() {
+        let now = Hlc(1_000_000 * MS);
+        let mut hub = hub(&[]);
+        hub.set_rate(Rate::per_second(0.0), now);
+        hub.report_work(7, Some((head(3, 1), 9)), now);
+        assert_eq!(hub.pair_again_at(now), None, "no poller");
+        hub.add_poller(1, "w", now, 10);
+        assert_eq!(hub.pair_again_at(now), None, "a stop");
+        hub.set_rate(Rate::per_second(2.0), now);
+        assert_eq!(hub.pair_again_at(now), Some(now.after(Duration::from_millis(1500))));
+        hub.report_work(7, None, now);
+        assert_eq!(hub.pair_again_at(now), None, "no task");
     }
 
     proptest! {
@@ -369,7 +467,7 @@ mod tests {
                     hub.try_take_poller(*shard, head, now)
                 } else {
                     hub.report_work(*shard, Some((head, 1)), now);
-                    hub.pair()
+                    hub.pair(now)
                 };
                 let offer = offer.expect("a poller always waits");
                 prop_assert!(hub.poller_served(&offer, now));
@@ -385,7 +483,7 @@ mod tests {
         fn no_poller_is_served_twice_or_after_it_left(
             steps in proptest::collection::vec((0u8..7, 0u32..4, 0u32..3), 1..300),
         ) {
-            let mut hub: Hub<u32, u32> = Hub::new(Hlc::ZERO);
+            let mut hub: Hub<u32, u32> = Hub::new(Rate::UNLIMITED, Hlc::ZERO);
             let mut here = BTreeSet::new();
             let mut offers: Vec<Offer<u32, u32>> = Vec::new();
             for (n, (what, poller, shard)) in steps.into_iter().enumerate() {
@@ -395,7 +493,7 @@ mod tests {
                     1 => prop_assert_eq!(hub.remove_poller(poller, now), here.remove(&poller)),
                     2 => offers.extend(hub.try_take_poller(shard, head(3, now.0), now)),
                     3 => hub.report_work(shard, Some((head(3, now.0), 2)), now),
-                    4 => offers.extend(hub.pair()),
+                    4 => offers.extend(hub.pair(now)),
                     5 => hub.shard_lost(shard),
                     _ => {
                         // Any offer ever made, old ones too, is answered.

@@ -2,7 +2,7 @@
 //! shell moves the messages and asks the shard to grant.
 //!
 //! [`Hubs`] are the hubs of a node, [`hub::Hub`] the one of a task queue, [`backlog::Window`] the
-//! head of a shard's backlog.
+//! head of a shard's backlog, [`rate::Bucket`] the rate of a queue.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,10 +18,12 @@ use crate::reject::{Code, Rejection};
 pub mod backlog;
 pub mod hub;
 pub mod poller;
+pub mod rate;
 
 pub use backlog::{Pop, TaskKey, Window};
 pub use hub::{Head, Hub};
 pub use poller::Offer;
+pub use rate::Rate;
 
 /// What matching may hold in memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +40,10 @@ pub struct MatchingLimits {
     pub history: usize,
     /// How long a hub without pollers and work is kept (`matching.idleTaskqueueCheckInterval`).
     pub idle: Duration,
+    /// Tasks of one queue and type in a second, whatever its pollers say; 0 hands nothing out
+    /// (`admin.matchingNamespaceTaskqueueToPartitionDispatchRate`, where Temporal has 1,000 for
+    /// each of four partitions).
+    pub tasks_per_second: u64,
 }
 
 impl Default for MatchingLimits {
@@ -49,6 +55,7 @@ impl Default for MatchingLimits {
             hubs: 50_000,
             history: 100,
             idle: Duration::from_secs(300),
+            tasks_per_second: 100_000,
         }
     }
 }
@@ -83,12 +90,14 @@ impl<P: Copy + Ord, S: Copy + Ord> Hubs<P, S> {
         Hubs { hubs: BTreeMap::new(), counts: BTreeMap::new(), total: 0, limits, grace_until }
     }
 
-    /// A poll begins. Refused when too many wait.
+    /// A poll begins. Refused when too many wait. `rate` is what it asks for; the last poll that
+    /// is not refused decides for the queue, and one that asks for nothing takes the limit away.
     pub fn add_poller(
         &mut self,
         key: &HubKey,
         poller: P,
         identity: &str,
+        rate: Option<Rate>,
         now: Hlc,
     ) -> Result<(), Rejection> {
         let count = self.counts.get(&(key.namespace, key.task)).copied().unwrap_or(0);
@@ -100,7 +109,11 @@ impl<P: Copy + Ord, S: Copy + Ord> Hubs<P, S> {
             return Err(refused(ResourceExhaustedScope::System));
         }
         let history = self.limits.history;
-        self.with(key, now, |hub| hub.add_poller(poller, identity, now, history))?;
+        let rate = rate.unwrap_or(Rate::UNLIMITED).and(self.fastest());
+        self.with(key, now, |hub| {
+            hub.set_rate(rate, now);
+            hub.add_poller(poller, identity, now, history)
+        })?;
         Ok(())
     }
 
@@ -133,9 +146,21 @@ impl<P: Copy + Ord, S: Copy + Ord> Hubs<P, S> {
         self.with(key, now, |hub| hub.report_work(shard, work, now))
     }
 
+    /// A poller was served and gone before it had its task: the queue's token is free.
+    pub fn unserved(&mut self, key: &HubKey) {
+        if let Some(hub) = self.hubs.get_mut(key) {
+            hub.unserved();
+        }
+    }
+
     /// The next pairing of a queue; to be called until it gives nothing.
-    pub fn pair(&mut self, key: &HubKey) -> Option<Offer<P, S>> {
-        self.hubs.get_mut(key)?.pair()
+    pub fn pair(&mut self, key: &HubKey, now: Hlc) -> Option<Offer<P, S>> {
+        self.hubs.get_mut(key)?.pair(now)
+    }
+
+    /// When a queue is to be paired again, since nothing but its rate is in the way.
+    pub fn pair_again_at(&self, key: &HubKey, now: Hlc) -> Option<Hlc> {
+        self.hubs.get(key)?.pair_again_at(now)
     }
 
     /// A pairing found its poller gone: the shard's task still waits for one.
@@ -203,6 +228,11 @@ impl<P: Copy + Ord, S: Copy + Ord> Hubs<P, S> {
         self.hubs.is_empty()
     }
 
+    /// What the configuration allows every queue.
+    fn fastest(&self) -> Rate {
+        Rate::per_second(self.limits.tasks_per_second as f64)
+    }
+
     fn with<T>(
         &mut self,
         key: &HubKey,
@@ -217,7 +247,8 @@ impl<P: Copy + Ord, S: Copy + Ord> Hubs<P, S> {
                 return Err(refused(ResourceExhaustedScope::System));
             }
         }
-        let hub = self.hubs.entry(key.clone()).or_insert_with(|| Hub::new(now));
+        let fastest = self.fastest();
+        let hub = self.hubs.entry(key.clone()).or_insert_with(|| Hub::new(fastest, now));
         let before = hub.pollers();
         let out = change(hub);
         let after = hub.pollers();
@@ -272,7 +303,7 @@ mod tests {
         let mut hubs = Hubs::<u32, u32>::new(MatchingLimits::default(), second(10));
         assert!(!hubs.sticky_gone(&key(1, "s"), second(9)));
         assert!(hubs.sticky_gone(&key(1, "s"), second(10)));
-        assert!(hubs.add_poller(&key(1, "s"), 1, "w", second(11)).is_ok());
+        assert!(hubs.add_poller(&key(1, "s"), 1, "w", None, second(11)).is_ok());
         assert!(!hubs.sticky_gone(&key(1, "s"), second(30)), "it polls");
         assert!(hubs.remove_poller(&key(1, "s"), 1, second(40)));
         assert!(!hubs.sticky_gone(&key(1, "s"), second(49)));
@@ -289,7 +320,7 @@ mod tests {
         };
         let mut hubs = hubs(limits);
         let add = |hubs: &mut Hubs<u32, u32>, key: HubKey, poller| {
-            hubs.add_poller(&key, poller, "w", Hlc(1)).map_err(|r| (r.code, r.message))
+            hubs.add_poller(&key, poller, "w", None, Hlc(1)).map_err(|r| (r.code, r.message))
         };
         let full =
             Err((Code::ResourceExhausted, "namespace concurrent poller limit exceeded".to_owned()));
@@ -319,9 +350,9 @@ mod tests {
         let head = Head { priority: 3, at: at(0) };
         assert!(hubs.report_work(&key(1, "a"), 1, Some((head, 1)), at(0)).is_ok());
         assert!(hubs.report_work(&key(1, "a"), 1, None, at(0)).is_ok());
-        assert!(hubs.add_poller(&key(1, "b"), 1, "w", at(0)).is_ok());
-        assert!(hubs.add_poller(&key(1, "c"), 2, "w", at(300)).is_err());
-        assert!(hubs.add_poller(&key(1, "c"), 2, "w", at(301)).is_ok());
+        assert!(hubs.add_poller(&key(1, "b"), 1, "w", None, at(0)).is_ok());
+        assert!(hubs.add_poller(&key(1, "c"), 2, "w", None, at(300)).is_err());
+        assert!(hubs.add_poller(&key(1, "c"), 2, "w", None, at(301)).is_ok());
         assert!(hubs.get(&key(1, "a")).is_none());
         assert!(hubs.report_work(&key(1, "z"), 1, None, at(301)).is_ok(), "needs no hub");
         assert_eq!(hubs.len(), 2);
@@ -331,11 +362,54 @@ mod tests {
     fn a_lost_shard_names_the_queues_to_pair_again() {
         let mut hubs = hubs(MatchingLimits::default());
         for queue in ["a", "b"] {
-            assert!(hubs.add_poller(&key(1, queue), 1, "w", Hlc(1)).is_ok());
+            assert!(hubs.add_poller(&key(1, queue), 1, "w", None, Hlc(1)).is_ok());
         }
         let head = Head { priority: 3, at: Hlc(1) };
         assert!(hubs.report_work(&key(1, "b"), 7, Some((head, 1)), Hlc(1)).is_ok());
-        assert!(hubs.pair(&key(1, "b")).is_some());
+        assert!(hubs.pair(&key(1, "b"), Hlc(1)).is_some());
         assert_eq!(hubs.shard_lost(7), [key(1, "b")]);
+    }
+
+    #[test]
+    fn the_last_poll_decides_how_fast_a_queue_is_within_the_limit_of_all() {
+        let mut hubs = hubs(MatchingLimits { tasks_per_second: 1000, ..MatchingLimits::default() });
+        let (queue, now) = (key(1, "a"), Hlc(1 << 60));
+        let head = Head { priority: 3, at: Hlc(1) };
+        let rate = |hubs: &mut Hubs<u32, u32>, poller, rate: Option<f64>| {
+            assert!(hubs.add_poller(&queue, poller, "w", rate.map(Rate::per_second), now).is_ok());
+            hubs.get(&queue).map(|hub| hub.tokens().rate())
+        };
+        assert!(hubs.report_work(&queue, 7, Some((head, 9)), now).is_ok());
+        assert_eq!(hubs.get(&queue).map(|hub| hub.tokens().rate()), Some(Rate::Every(1_000_000)));
+        assert_eq!(rate(&mut hubs, 1, Some(0.0)), Some(Rate::Never));
+        assert!(hubs.pair(&queue, now).is_none());
+        assert_eq!(hubs.pair_again_at(&queue, now), None);
+        // A poll that says nothing ends the stop, for the one that waits as well.
+        assert_eq!(rate(&mut hubs, 2, None), Some(Rate::Every(1_000_000)));
+        let again = now.after(Duration::from_millis(1001));
+        assert_eq!(hubs.pair_again_at(&queue, now), Some(again));
+        assert_eq!(hubs.pair(&queue, again).map(|offer| offer.poller), Some(1));
+        for (n, absurd) in [f64::NAN, f64::INFINITY, 100_000.0].into_iter().enumerate() {
+            let rate = rate(&mut hubs, 10 + n as u32, Some(absurd));
+            assert_eq!(rate, Some(Rate::Every(1_000_000)), "{absurd}");
+        }
+        assert_eq!(rate(&mut hubs, 20, Some(2.0)), Some(Rate::Every(500_000_000)));
+        // Another queue, and the same name with tasks of another type, have their own.
+        let other = HubKey { task: TaskType::Workflow, ..queue.clone() };
+        assert!(hubs.add_poller(&other, 30, "w", None, now).is_ok());
+        assert_eq!(hubs.get(&other).map(|hub| hub.tokens().rate()), Some(Rate::Every(1_000_000)));
+        // A refused poll changes nothing.
+        hubs.limits.pollers_per_queue = 1;
+        assert!(hubs.add_poller(&queue, 40, "w", Some(Rate::Never), now).is_err());
+        assert_eq!(hubs.get(&queue).map(|hub| hub.tokens().rate()), Some(Rate::Every(500_000_000)));
+    }
+
+    #[test]
+    fn a_configured_rate_of_nothing_stops_every_queue() {
+        let mut hubs = hubs(MatchingLimits { tasks_per_second: 0, ..MatchingLimits::default() });
+        assert!(hubs.add_poller(&key(1, "a"), 1, "w", Some(Rate::UNLIMITED), Hlc(1)).is_ok());
+        let head = Head { priority: 3, at: Hlc(1) };
+        assert!(hubs.report_work(&key(1, "a"), 7, Some((head, 1)), Hlc(1)).is_ok());
+        assert!(hubs.pair(&key(1, "a"), Hlc(1 << 60)).is_none());
     }
 }

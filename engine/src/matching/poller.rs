@@ -64,6 +64,11 @@ impl<P: Copy + Ord, S: Copy + Ord> Pollers<P, S> {
         self.place.contains_key(&poller) || self.offered.contains_key(&poller)
     }
 
+    /// Whether a shard holds it.
+    pub(super) fn is_offered(&self, poller: P) -> bool {
+        self.offered.contains_key(&poller)
+    }
+
     /// To the end of the line; `false` when it is here already.
     pub(super) fn add(&mut self, poller: P) -> bool {
         if self.contains(poller) {

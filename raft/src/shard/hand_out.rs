@@ -219,8 +219,11 @@ impl Serving {
     ) -> Result<(), StorageError> {
         let served = self.hubs.served(&lent);
         let start_id = lent.poller.start_id;
-        if served && lent.sender.send(Ok(Handed { reply, task: task.clone(), start_id })).is_ok() {
-            return Ok(());
+        if served {
+            if lent.sender.send(Ok(Handed { reply, task: task.clone(), start_id })).is_ok() {
+                return Ok(());
+            }
+            self.hubs.unserved(&lent.hub);
         }
         tracing::debug!(queue = %lent.hub.queue, "a poll went away before its task");
         self.returned(&task, start_id)

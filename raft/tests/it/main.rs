@@ -5,6 +5,7 @@ mod common;
 mod crash;
 mod entry;
 mod group;
+mod rates;
 mod rig;
 mod shard;
 mod sizes;

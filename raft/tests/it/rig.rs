@@ -181,6 +181,7 @@ impl Rig {
             task,
             identity: "worker".to_owned(),
             build_id: String::new(),
+            rate: None,
             until: Instant::now() + Duration::from_millis(for_ms),
         }
     }
