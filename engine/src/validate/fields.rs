@@ -78,6 +78,9 @@ pub fn priority(priority: Option<&Priority>) -> Result<(), Rejection> {
     if priority.fairness_key.len() > FAIRNESS_KEY_BYTES {
         return Err(Rejection::invalid("fairness key length exceeds limit"));
     }
+    if priority.fairness_weight < 0.0 {
+        return Err(Rejection::invalid("must be greater than zero"));
+    }
     Ok(())
 }
 

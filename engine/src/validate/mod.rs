@@ -12,9 +12,10 @@ pub mod search_attributes;
 #[cfg(test)]
 mod tests;
 
+use holdfast_proto::command::Command;
 use holdfast_proto::common::{Payloads, WorkflowExecution};
 use holdfast_proto::enums::{
-    WorkerVersioningMode, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
+    CommandType, WorkerVersioningMode, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
 };
 use holdfast_proto::failure::Failure;
 use holdfast_proto::workflowservice as rpc;
@@ -450,7 +451,15 @@ impl Door<'_> {
         self.too_long(&r.binary_checksum, "BinaryChecksum")?;
         let sticky = r.sticky_attributes.as_ref().and_then(|s| s.worker_task_queue.as_ref());
         self.too_long(sticky.map_or("", |queue| queue.name.as_str()), "Sticky task queue")?;
+        // A message that a command carries out is told by the failure of that command. Go's workers
+        // send a deployment without a series whether they are versioned or not.
+        let carried = |c: &Command| c.command_type == CommandType::ProtocolMessage as i32;
+        let messages = !r.messages.is_empty() && !r.commands.iter().any(carried);
+        let series = r.deployment.as_ref().is_some_and(|d| !d.series_name.is_empty());
         unbuilt(&[
+            ("messages", messages),
+            ("deployment", series),
+            ("deployment_options", r.deployment_options.as_ref().is_some_and(is_versioned)),
             ("page_number", r.page_number != 0),
             ("intermediate_page", r.intermediate_page),
             ("versioning_behavior", r.versioning_behavior != 0),

@@ -6,6 +6,7 @@ use holdfast_proto::common::{
     Link, Memo, Payload, Priority, RetryPolicy, SearchAttributes, WorkerVersionStamp, WorkflowType,
 };
 use holdfast_proto::decoded;
+use holdfast_proto::deployment::{Deployment, WorkerDeploymentOptions};
 use holdfast_proto::enums::{
     TaskQueueKind, WorkflowIdConflictPolicy as Conflict, WorkflowIdReusePolicy as Reuse,
 };
@@ -136,6 +137,9 @@ fn start_invalid_times_and_values() {
         ),
         "fairness key length exceeds limit"
     );
+    let weight = |fairness_weight| Priority { fairness_weight, ..Priority::default() };
+    assert_eq!(refused(|r| r.priority = Some(weight(-0.5))), "must be greater than zero");
+    assert!(fields::priority(Some(&weight(f32::NAN))).is_ok(), "as in Temporal");
     let options = OnConflictOptions { attach_completion_callbacks: true, ..Default::default() };
     assert_eq!(
         refused(|r| r.on_conflict_options = Some(options)),
@@ -467,6 +471,56 @@ fn polls_and_answers() {
     };
     with_door(|door| door.workflow_task_failed(&mut task)).expect("accepted");
     assert!(task.failure.expect("kept").encoded_len() < 600 << 10);
+}
+
+/// A field of a completed workflow task that is not built is named, also where an answer without
+/// it would be carried out.
+#[test]
+fn a_completed_workflow_task_names_what_is_not_built() {
+    type Request = rpc::RespondWorkflowTaskCompletedRequest;
+    let told = |change: &dyn Fn(&mut Request)| {
+        let mut request = Request::default();
+        change(&mut request);
+        let refused = with_door(|door| door.workflow_task_completed(&request)).err();
+        refused.map(|why| (why.code, why.message))
+    };
+    let options = |mode: WorkerVersioningMode| {
+        Some(WorkerDeploymentOptions {
+            worker_versioning_mode: mode.into(),
+            ..WorkerDeploymentOptions::default()
+        })
+    };
+    let deployment = |series: &str| {
+        Some(Deployment { series_name: series.to_owned(), build_id: "b".to_owned() })
+    };
+    let named: [(&str, &dyn Fn(&mut Request)); 6] = [
+        ("messages", &|r| r.messages.push(holdfast_proto::protocol::Message::default())),
+        ("deployment", &|r| r.deployment = deployment("s")),
+        ("deployment_options", &|r| {
+            r.deployment_options = options(WorkerVersioningMode::Versioned)
+        }),
+        ("page_number", &|r| r.page_number = 1),
+        ("intermediate_page", &|r| r.intermediate_page = true),
+        ("versioning_behavior", &|r| r.versioning_behavior = 1),
+    ];
+    for (name, change) in named {
+        let wanted = (Code::Unimplemented, format!("{name} is not implemented"));
+        assert_eq!(told(change), Some(wanted));
+    }
+    let fine: [&dyn Fn(&mut Request); 3] = [
+        // As every Go worker has it.
+        &|r| r.deployment = deployment(""),
+        &|r| r.deployment_options = options(WorkerVersioningMode::Unversioned),
+        // The command fails the task with its name.
+        &|r| {
+            r.messages.push(holdfast_proto::protocol::Message::default());
+            let command_type = CommandType::ProtocolMessage.into();
+            r.commands.push(Command { command_type, ..Command::default() });
+        },
+    ];
+    for change in fine {
+        assert_eq!(told(change), None);
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! An attempt in the hands of a worker: handed out, heartbeating, answered (surface 3.1, 3.2).
 
-use holdfast_proto::common::{ActivityType, Payloads, WorkflowExecution, WorkflowType};
+use holdfast_proto::common::{
+    ActivityType, Payloads, WorkerVersionStamp, WorkflowExecution, WorkflowType,
+};
 use holdfast_proto::enums::RetryState;
 use holdfast_proto::errordetails::NotFoundFailure;
 use holdfast_proto::failure::Failure;
@@ -15,7 +17,7 @@ use prost::Message;
 use super::{AttemptRetried, AttemptStarted, Heartbeated, priority};
 use crate::change::Change;
 use crate::env::Env;
-use crate::event::{new_event, worker_version};
+use crate::event::new_event;
 use crate::failure;
 use crate::ids::{EventId, Hlc, Uuid};
 use crate::input::{ActivityGrant, ActivityRef, Halt, Poller, Reply};
@@ -208,14 +210,14 @@ pub fn completed(
         fail(run, env, scheduled, Failing::by(&request.identity, Some(failure)));
         return Ok(Reply::Done);
     }
-    close(run, env, scheduled, |started| {
+    close(run, env, scheduled, request.worker_version.as_ref(), |started| {
         Attributes::ActivityTaskCompletedEventAttributes(Box::new(
             ActivityTaskCompletedEventAttributes {
                 result: request.result.clone(),
                 scheduled_event_id: scheduled,
                 started_event_id: started,
                 identity: request.identity.clone(),
-                worker_version: request.worker_version.clone(),
+                ..ActivityTaskCompletedEventAttributes::default()
             },
         ))
     });
@@ -263,7 +265,7 @@ pub fn canceled(
             "unable to mark activity as canceled without activity being request canceled first";
         return Err(Rejection::invalid(message).into());
     }
-    close(run, env, scheduled, |started| {
+    close(run, env, scheduled, None, |started| {
         Attributes::ActivityTaskCanceledEventAttributes(Box::new(
             ActivityTaskCanceledEventAttributes {
                 details: request.details.clone(),
@@ -271,7 +273,7 @@ pub fn canceled(
                 scheduled_event_id: scheduled,
                 started_event_id: started,
                 identity: request.identity.clone(),
-                worker_version: request.worker_version.clone(),
+                ..ActivityTaskCanceledEventAttributes::default()
             },
         ))
     });
@@ -311,7 +313,7 @@ struct Failing<'a> {
     identity: &'a str,
     failure: Option<Failure>,
     cause: i32,
-    worker_version: Option<holdfast_proto::common::WorkerVersionStamp>,
+    worker_version: Option<WorkerVersionStamp>,
 }
 
 impl Failing<'_> {
@@ -325,15 +327,15 @@ fn fail(run: &mut Live, env: &Env<'_>, scheduled: EventId, failing: Failing<'_>)
     let Some(state) = retried(run, env, scheduled, failing.failure.as_ref(), env.now) else {
         return;
     };
-    close(run, env, scheduled, |started| {
+    close(run, env, scheduled, failing.worker_version.as_ref(), |started| {
         Attributes::ActivityTaskFailedEventAttributes(Box::new(ActivityTaskFailedEventAttributes {
             failure: failing.failure,
             scheduled_event_id: scheduled,
             started_event_id: started,
             identity: failing.identity.to_owned(),
             retry_state: state as i32,
-            worker_version: failing.worker_version,
             cause: failing.cause,
+            ..ActivityTaskFailedEventAttributes::default()
         }))
     });
     workflow_task::schedule_if_needed(run, env);
@@ -377,11 +379,13 @@ fn kept(failure: &Failure, limits: &Limits) -> Failure {
 }
 
 /// Writes STARTED, if a worker had the attempt, and right behind it the event that closes the
-/// activity. While a worker holds the workflow task both wait in the buffer.
+/// activity. While a worker holds the workflow task both wait in the buffer. STARTED is where
+/// Temporal shows the version that the worker gave with its result or failure.
 pub(super) fn close(
     run: &mut Live,
     env: &Env<'_>,
     scheduled: EventId,
+    version: Option<&WorkerVersionStamp>,
     event: impl FnOnce(EventId) -> Attributes,
 ) {
     let Some(activity) = run.state.activities.get(&scheduled) else { return };
@@ -394,7 +398,7 @@ pub(super) fn close(
             request_id: if start_id.is_nil() { String::new() } else { start_id.to_string() },
             attempt: activity.attempt as i32,
             last_failure: activity.last_failure.clone(),
-            worker_version: worker_version(&activity.build_id),
+            worker_version: version.cloned(),
             ..ActivityTaskStartedEventAttributes::default()
         };
         let at = Hlc(activity.started_at);

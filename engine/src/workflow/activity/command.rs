@@ -104,7 +104,8 @@ fn checked(
         }
     }
     let timeouts = timeouts(run.state.info.run_timeout, a)?;
-    validate::priority(a.priority.as_ref())?;
+    validate::priority(a.priority.as_ref())
+        .map_err(|why| Rejection::invalid(format!("invalid priorities: {}", why.message)))?;
     Ok(ActivityTaskScheduledEventAttributes {
         activity_id: a.activity_id.clone(),
         activity_type: a.activity_type.clone(),

@@ -629,6 +629,8 @@ fn bad_commands() {
         (activity(&"x".repeat(1001), |_| ()), format!("{bad}activityId exceeds length limit. Length=1001 Limit=1000")),
         (activity("a", |a| a.retry_policy = Some(RetryPolicy { backoff_coefficient: 0.1, ..Default::default() })), format!("{bad}BackoffCoefficient cannot be less than 1 on retry policy.")),
         (activity("a", |a| a.input = Some(payloads(&format!("\"{}\"", "x".repeat(2 << 20))))), format!("{bad}ScheduleActivityTaskCommandAttributes.Input exceeds size limit.")),
+        (activity("a", |a| a.priority = Some(Priority { priority_key: -1, ..Default::default() })), format!("{bad}invalid priorities: priority key can't be negative")),
+        (activity("a", |a| a.priority = Some(Priority { fairness_weight: -1.0, ..Default::default() })), format!("{bad}invalid priorities: must be greater than zero")),
         (cancel_activity(0), "BadRequestCancelActivityAttributes: ScheduledEventId is not set on RequestCancelActivityTaskCommand.".to_owned()),
         (cancel_activity(99), "BadRequestCancelActivityAttributes: invalid history builder state for action: add-activitytask-cancel-requested-event, ScheduledEventID: 99".to_owned()),
     ] {
@@ -751,19 +753,4 @@ fn many_timeouts_at_once_do_not_pile_up_in_the_buffer() {
     let buffered = log.iter().filter(|change| matches!(change, Change::Buffered(_))).count();
     assert!(buffered < 2 * ends.len(), "all of {buffered} waited, and were written twice");
     assert!(rig.state().buffered.is_empty() && rig.state().workflow_task.is_some());
-}
-
-#[test]
-fn a_start_names_the_build_of_the_worker() {
-    // Golden sdk/activity_retries.
-    let mut rig = scheduled(|a| a.retry_policy = policy(1, 0));
-    rig.world.build_id = "b1".to_owned();
-    let task = polled(&mut rig);
-    rig.fail_activity(&task, failure("again")).expect("retried");
-    rig.pass(SECOND);
-    rig.world.build_id = "b2".to_owned();
-    let task = polled(&mut rig);
-    rig.world.crash();
-    rig.complete_activity(&task).expect("completes");
-    assert_eq!(started(&rig, 6).worker_version.map(|v| v.build_id), Some("b2".to_owned()));
 }

@@ -111,7 +111,7 @@ fn expire(run: &mut Live, env: &Env<'_>, id: EventId, kind: TimeoutType) -> bool
     } else {
         failure::timeout(message, kind, details, None)
     };
-    close(run, env, id, |started| {
+    close(run, env, id, None, |started| {
         Attributes::ActivityTaskTimedOutEventAttributes(Box::new(
             ActivityTaskTimedOutEventAttributes {
                 failure: Some(failure),

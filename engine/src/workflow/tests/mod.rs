@@ -11,6 +11,7 @@ mod signal;
 mod start;
 mod sticky;
 mod task;
+mod versions;
 
 use holdfast_proto::command::command::Attributes;
 use holdfast_proto::command::{

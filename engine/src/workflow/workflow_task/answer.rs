@@ -255,7 +255,6 @@ pub fn failed(
         failure: request.failure,
         identity: request.identity,
         binary_checksum: request.binary_checksum,
-        worker_version: request.worker_version,
         ..WorkflowTaskFailedEventAttributes::default()
     };
     let next = fail(run, attributes, env);
