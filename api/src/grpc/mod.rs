@@ -4,6 +4,8 @@
 mod assemble;
 mod describe;
 mod door;
+#[cfg(test)]
+mod fields;
 pub mod health;
 mod history;
 mod list;

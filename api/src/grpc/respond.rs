@@ -112,6 +112,7 @@ impl Frontend {
             failure: r.failure,
             identity: r.identity,
             last_heartbeat_details: r.last_heartbeat_details,
+            cause: r.cause,
             ..rpc::RespondActivityTaskFailedRequest::default()
         };
         let failures = self.activity_failed(answered, request).await?;

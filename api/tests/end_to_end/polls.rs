@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_proto::history::history_event::Attributes;
+use holdfast_proto::taskqueue::TaskQueueMetadata;
 use holdfast_proto::workflowservice as rpc;
+use tokio::time::Instant;
 use tonic::{Code, Request};
 
-use crate::support::{Fixture, complete_workflow, normal};
+use crate::support::{Fixture, POLL, complete_workflow, normal, schedule_activity};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poll_ends_empty_before_its_deadline() {
@@ -121,4 +124,74 @@ async fn a_server_that_stops_answers_its_polls_empty() {
     t.server.stop().await;
     let answer = poll.await.expect("runs").expect("answered, not cut off");
     assert!(answer.into_inner().task_token.is_empty());
+}
+
+/// A poll of "q" for an activity that asks for a rate of the queue.
+async fn poll_at(t: &Fixture, rate: f64) -> rpc::PollActivityTaskQueueResponse {
+    let mut request = Request::new(rpc::PollActivityTaskQueueRequest {
+        namespace: "default".to_owned(),
+        task_queue: Some(normal("q")),
+        task_queue_metadata: Some(TaskQueueMetadata { max_tasks_per_second: Some(rate) }),
+        ..rpc::PollActivityTaskQueueRequest::default()
+    });
+    request.set_timeout(POLL);
+    t.workflow.clone().poll_activity_task_queue(request).await.expect("polls").into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn activities_go_out_at_the_rate_that_their_polls_ask_for() {
+    let t = Arc::new(Fixture::start().await);
+    t.start_workflow("w", "q").await;
+    t.turn("q", (0..7).map(|n| schedule_activity(&format!("a{n}"), "q")).collect()).await;
+    let began = Instant::now();
+    let workers: Vec<_> = (0..3)
+        .map(|n| {
+            let t = t.clone();
+            tokio::spawn(async move {
+                for _ in 0..(if n == 0 { 3 } else { 2 }) {
+                    assert!(!poll_at(&t, 2.0).await.task_token.is_empty());
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.expect("runs");
+    }
+    // Three at once, then one each half a second. How late it may be is the machine's affair.
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(1990), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_by_id_keeps_its_cause() {
+    let t = Fixture::start().await;
+    t.start_workflow("w", "q").await;
+    t.turn("q", vec![schedule_activity("a", "q")]).await;
+    t.poll_activity("q").await;
+    let failure =
+        holdfast_proto::failure::Failure::encode_from(&holdfast_proto::decoded::Failure {
+            failure_info: Some(
+                holdfast_proto::decoded::failure::FailureInfo::ApplicationFailureInfo(
+                    holdfast_proto::failure::ApplicationFailureInfo {
+                        non_retryable: true,
+                        ..Default::default()
+                    },
+                ),
+            ),
+            ..Default::default()
+        });
+    let request = rpc::RespondActivityTaskFailedByIdRequest {
+        namespace: "default".to_owned(),
+        workflow_id: "w".to_owned(),
+        activity_id: "a".to_owned(),
+        failure: Some(failure),
+        cause: 1,
+        ..rpc::RespondActivityTaskFailedByIdRequest::default()
+    };
+    t.workflow.clone().respond_activity_task_failed_by_id(request).await.expect("fails");
+    let causes = t.history("w").await.into_iter().filter_map(|event| match event.attributes {
+        Some(Attributes::ActivityTaskFailedEventAttributes(failed)) => Some(failed.cause),
+        _ => None,
+    });
+    assert_eq!(causes.collect::<Vec<_>>(), [1]);
 }

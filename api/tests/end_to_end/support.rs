@@ -23,7 +23,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 /// How long a poll of these tests waits. Long: only a failing test waits for it.
-const POLL: Duration = Duration::from_secs(30);
+pub(crate) const POLL: Duration = Duration::from_secs(30);
 
 /// A server and a client of it. The data is gone at the end.
 pub(crate) struct Fixture {
