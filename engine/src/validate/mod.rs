@@ -447,8 +447,10 @@ impl Door<'_> {
     ) -> Result<(), Rejection> {
         self.too_long(&r.identity, "Identity")?;
         self.build_id(r.worker_version_stamp.as_ref().map_or("", |v| v.build_id.as_str()))?;
-        // The run keeps these two, so they are names, of which Temporal sizes neither.
+        // The run keeps these, so they are names, of which Temporal sizes none.
         self.too_long(&r.binary_checksum, "BinaryChecksum")?;
+        let deployment = r.deployment_options.as_ref().map_or("", |d| d.deployment_name.as_str());
+        self.too_long(deployment, "Deployment name")?;
         let sticky = r.sticky_attributes.as_ref().and_then(|s| s.worker_task_queue.as_ref());
         self.too_long(sticky.map_or("", |queue| queue.name.as_str()), "Sticky task queue")?;
         // A message that a command carries out is told by the failure of that command. Go's workers

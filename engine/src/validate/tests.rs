@@ -557,6 +557,15 @@ fn what_a_run_keeps_of_a_completion_is_sized() {
         check(&|r| r.binary_checksum = "c".repeat(1001)),
         refused("BinaryChecksum length exceeds limit.")
     );
+    let deployment = |bytes: usize| {
+        move |r: &mut Completion| {
+            let deployment_name = "d".repeat(bytes);
+            r.deployment_options =
+                Some(WorkerDeploymentOptions { deployment_name, ..Default::default() });
+        }
+    };
+    assert_eq!(check(&deployment(1000)), Ok(()));
+    assert_eq!(check(&deployment(1001)), refused("Deployment name length exceeds limit."));
     let sticky = |r: &mut Completion| {
         let queue = TaskQueue { name: "q".repeat(1001), ..TaskQueue::default() };
         r.sticky_attributes = Some(StickyExecutionAttributes {

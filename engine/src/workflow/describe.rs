@@ -13,6 +13,7 @@ use holdfast_proto::workflow::{
 };
 use holdfast_proto::workflowservice::DescribeWorkflowExecutionResponse;
 use prost_types::{Duration, Timestamp};
+use serde_json::Value;
 
 use crate::env::Env;
 use crate::ids::{Hlc, Uuid};
@@ -95,6 +96,7 @@ fn info(run: &Live, env: &Env<'_>) -> WorkflowExecutionInfo {
         execution_time: Some(Hlc(execution_at(state)).timestamp()),
         memo: memo(state),
         search_attributes: search_attributes(state),
+        worker_deployment_name: state.worker_deployment.clone(),
         auto_reset_points: (!state.reset_points.is_empty()).then_some(reset_points),
         task_queue: info.task_queue.clone(),
         state_transition_count: transitions(state),
@@ -123,7 +125,7 @@ fn memo(state: &State) -> Option<Memo> {
     (!fields.is_empty()).then(|| Memo::encode_from(&decoded::Memo { fields }))
 }
 
-/// The user's attributes and the two that the server sets.
+/// The user's attributes and the three that the server sets.
 fn search_attributes(state: &State) -> Option<SearchAttributes> {
     let mut fields = state.info.search_attributes.clone();
     if !state.build_ids.is_empty() {
@@ -133,6 +135,10 @@ fn search_attributes(state: &State) -> Option<SearchAttributes> {
         state.problem.as_ref().filter(|_| state.task_problems >= PROBLEMS_REPORTED)
     {
         fields.insert("TemporalReportedProblems".to_owned(), keyword_list(&reported(problem)));
+    }
+    if !state.worker_deployment.is_empty() {
+        let name = Value::from(state.worker_deployment.as_str());
+        fields.insert("TemporalWorkerDeployment".to_owned(), payload("Keyword", &name));
     }
     (!fields.is_empty()).then_some(SearchAttributes { indexed_fields: fields })
 }
@@ -153,10 +159,15 @@ fn reported(problem: &Problem) -> [String; 2] {
 }
 
 fn keyword_list(values: &[String]) -> Payload {
-    let metadata = [("encoding", "json/plain"), ("type", "KeywordList")];
+    payload("KeywordList", &Value::from(values.to_vec()))
+}
+
+/// The value of a search attribute.
+fn payload(kind: &'static str, value: &Value) -> Payload {
+    let metadata = [("encoding", "json/plain"), ("type", kind)];
     Payload::encode_from(&decoded::Payload {
         metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect(),
-        data: serde_json::Value::from(values.to_vec()).to_string().into(),
+        data: value.to_string().into(),
         ..decoded::Payload::default()
     })
 }

@@ -143,6 +143,9 @@ pub struct State {
     /// `seq` when it closed; 0 while open. Lists show it, so that it may not move afterwards.
     #[prost(uint64, tag = "27")]
     pub closed_seq: ChangeSeq,
+    /// The deployment of the worker that completed the last workflow task, if it told one.
+    #[prost(string, tag = "28")]
+    pub worker_deployment: String,
 }
 
 impl State {

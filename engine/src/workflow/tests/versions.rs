@@ -1,10 +1,12 @@
 //! Where the version that a worker gives with its answers shows (asked of the reference).
 
 use holdfast_proto::common::{RetryPolicy, WorkerVersionStamp};
+use holdfast_proto::deployment::WorkerDeploymentOptions;
 use holdfast_proto::history::history_event::Attributes;
 use holdfast_proto::workflowservice as rpc;
 
-use crate::input::{ActivityRef, Input};
+use crate::input::{ActivityRef, Input, Reply};
+use crate::testing::{World, completion};
 use crate::workflow::rig::{Rig, activity};
 
 fn stamp(build: &str) -> Option<WorkerVersionStamp> {
@@ -64,4 +66,34 @@ fn a_failed_workflow_task_names_no_build() {
     rig.decide(input).expect("failed");
     let Attributes::WorkflowTaskFailedEventAttributes(failed) = rig.event(4) else { panic!() };
     assert_eq!(failed.worker_version, None);
+}
+
+#[test]
+fn an_unversioned_worker_shows_its_deployment_until_one_without_completes() {
+    let mut w = World::new();
+    w.start();
+    for (n, name) in ["d", "e", "", "e"].into_iter().enumerate() {
+        w.signal("s", &n.to_string());
+        let task = w.poll();
+        let mut request = completion(Vec::new());
+        request.deployment_options = (!name.is_empty()).then(|| WorkerDeploymentOptions {
+            deployment_name: name.to_owned(),
+            build_id: "b".to_owned(),
+            ..WorkerDeploymentOptions::default()
+        });
+        w.complete_with(&task.token, request);
+        let last = w.events().into_iter().filter_map(|event| match event.attributes {
+            Some(Attributes::WorkflowTaskCompletedEventAttributes(a)) => Some(a),
+            _ => None,
+        });
+        let last = last.last().expect("completed");
+        assert_eq!((last.worker_deployment_name.as_str(), last.worker_version), (name, None));
+        let Ok(Reply::Described(shown)) = w.decide(Input::Describe { run: None }) else { panic!() };
+        let info = shown.workflow_execution_info.expect("info");
+        assert_eq!(info.worker_deployment_name, name);
+        let shown = info.search_attributes.expect("build ids").indexed_fields;
+        let shown = shown.get("TemporalWorkerDeployment").map(|value| value.decode().expect("ok"));
+        let data = shown.map(|value| String::from_utf8_lossy(&value.data).into_owned());
+        assert_eq!(data, (!name.is_empty()).then(|| format!("{name:?}")));
+    }
 }

@@ -119,8 +119,10 @@ fn carry_out(
 fn completed_attributes(
     request: &RespondWorkflowTaskCompletedRequest,
 ) -> WorkflowTaskCompletedEventAttributes {
+    let deployment = request.deployment_options.as_ref();
     WorkflowTaskCompletedEventAttributes {
         identity: request.identity.clone(),
+        worker_deployment_name: deployment.map_or(String::new(), |d| d.deployment_name.clone()),
         binary_checksum: request.binary_checksum.clone(),
         worker_version: request.worker_version_stamp.clone(),
         sdk_metadata: request.sdk_metadata.clone(),

@@ -352,6 +352,8 @@ pub fn completed(
     state.task_problems = 0;
     state.problem = None;
     note_build(state, event, a, dirty);
+    dirty.visibility |= state.worker_deployment != a.worker_deployment_name;
+    state.worker_deployment.clone_from(&a.worker_deployment_name);
     touched(dirty);
 }
 
