@@ -94,5 +94,6 @@ fn settings(scenario: &Scenario) -> Settings {
         poll_wait: Duration::from_millis(sizes.poll_ms),
         history_page_max: sizes.history_page,
         list_page_max: sizes.list_page,
+        matching: MatchingLimits::default(),
     }
 }

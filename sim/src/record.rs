@@ -264,6 +264,8 @@ pub struct Poll {
     pub queue: String,
     /// Whether for workflow tasks; for activities otherwise.
     pub is_workflow: bool,
+    /// The tasks in a second that it asked for its queue to be limited to.
+    pub rate: Option<u32>,
     /// When it was sent.
     pub invoked: Moment,
     /// When its answer came.

@@ -82,6 +82,9 @@ pub struct WorkloadPlan {
     pub queues: u32,
     /// Workflow ids that clients race on.
     pub workflow_ids: u32,
+    /// Tasks in a second that the polls for activities of the first queue ask for; 0 asks for
+    /// nothing. A node limits what it hands out itself.
+    pub activity_rate: u32,
     /// How often each kind of operation comes, by its name; kinds that are not named keep their
     /// default.
     pub weights: BTreeMap<String, u32>,
@@ -95,6 +98,7 @@ impl Default for WorkloadPlan {
             operations_per_second: 50,
             queues: 3,
             workflow_ids: 40,
+            activity_rate: 0,
             weights: BTreeMap::new(),
         }
     }
@@ -397,6 +401,7 @@ impl Scenario {
             operations_per_second: 3 + (rng.below(10) * rng.below(10)) as u32,
             queues: 1 + rng.below(4) as u32,
             workflow_ids: 5 + rng.below(60) as u32,
+            activity_rate: 0,
             weights: BTreeMap::new(),
         };
         if rng.one_in(3) {
@@ -411,6 +416,9 @@ impl Scenario {
         }
         if rng.one_in(3) {
             scenario.disk.flush_ms = rng.below(1_000);
+        }
+        if rng.one_in(3) {
+            scenario.workload.activity_rate = 2 + rng.below(10) as u32;
         }
         scenario
     }

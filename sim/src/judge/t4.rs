@@ -11,7 +11,8 @@
 //!
 //! A judge need not know who led the shard: a task was neglected when, while it waited, *every*
 //! node had a poll of its queue waiting for the whole bound or handed out a younger task. Polls
-//! that nobody answered say nothing, for they may have been lost on their way.
+//! that nobody answered say nothing, for they may have been lost on their way. Of a queue whose polls
+//! ask for a rate a task may wait for its token beside a poll, but not while none goes out.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +34,7 @@ const WITHIN: u64 = 3_000_000_000;
 const YOUNGER: u64 = 5_000_000_000;
 
 /// How far the clock that stamps may be from the truth (DESIGN 8), in nanoseconds.
-const CLOCK_BOUND: u64 = 500_000_000;
+pub(super) const CLOCK_BOUND: u64 = 500_000_000;
 
 /// How late a timeout may be that still is the one of the first attempt, in nanoseconds: less than
 /// the shortest time that an attempt before it takes.
@@ -78,7 +79,7 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
         let seen = Seen { epoch: evidence.epoch, from, to, slow: slowest(evidence, from, to) };
         let neglect = |node: &u64| {
             let of_queue = polls.get(&(*node, wait.queue, wait.is_workflow))?;
-            of_queue.iter().find_map(|poll| neglected(&seen, wait, poll))
+            of_queue.iter().find_map(|poll| neglected(&seen, wait, poll, of_queue))
         };
         let Some(why) = nodes.iter().map(neglect).collect::<Option<Vec<_>>>() else { continue };
         let text = format!(
@@ -110,7 +111,7 @@ struct Seen {
 
 /// How long the slowest call took that was under way in a time; one that nobody answered yet, until
 /// the end of that time. Reads that wait for news and lists, which most nodes refuse, say nothing.
-fn slowest(evidence: &Evidence, from: u64, to: u64) -> u64 {
+pub(super) fn slowest(evidence: &Evidence, from: u64, to: u64) -> u64 {
     let prompt = |operation: &&Operation| {
         matches!(
             operation.asked.kind,
@@ -138,9 +139,18 @@ fn slowest(evidence: &Evidence, from: u64, to: u64) -> u64 {
 }
 
 /// How a poll shows that its node did not care for a task that waited.
-fn neglected(seen: &Seen, wait: &Wait<'_>, poll: &Poll) -> Option<String> {
+fn neglected(seen: &Seen, wait: &Wait<'_>, poll: &Poll, others: &[&Poll]) -> Option<String> {
     let (began, ended) = (poll.invoked.at.max(seen.from), poll.returned.at.min(seen.to));
-    if began.saturating_add(WITHIN).saturating_add(seen.slow) <= ended {
+    let idle = || {
+        let went = |other: &&Poll| {
+            let at = other.got.as_ref().map(|got| got.began.saturating_sub(seen.epoch));
+            at.is_some_and(|at| {
+                at.saturating_add(CLOCK_BOUND) >= began && at <= ended + CLOCK_BOUND
+            })
+        };
+        poll.rate.is_none() || !others.iter().any(went)
+    };
+    if began.saturating_add(WITHIN).saturating_add(seen.slow) <= ended && idle() {
         let (who, node) = (&poll.who, poll.node);
         let (began, ended) = (poll.invoked.seconds(), poll.returned.seconds());
         return Some(format!("{who} polled node {node} from {began:.3} s to {ended:.3} s"));
@@ -332,6 +342,7 @@ mod tests {
             node,
             queue: "q".to_owned(),
             is_workflow: false,
+            rate: None,
             invoked: ms(from),
             returned: ms(to),
             got,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
+use holdfast_proto::taskqueue::TaskQueueMetadata;
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::types::NodeId;
 use prost_types::Timestamp;
@@ -33,6 +34,9 @@ pub(crate) async fn poll(worker: Arc<Worker>, node: NodeId) {
             namespace: NAMESPACE.to_owned(),
             task_queue: Some(queue(&worker.queue)),
             identity: worker.name.to_string(),
+            task_queue_metadata: worker
+                .rate()
+                .map(|rate| TaskQueueMetadata { max_tasks_per_second: Some(f64::from(rate)) }),
             ..rpc::PollActivityTaskQueueRequest::default()
         };
         let (invoked, polled) = (shared.record.moment(), Instant::now());
@@ -44,7 +48,7 @@ pub(crate) async fn poll(worker: Arc<Worker>, node: NodeId) {
             .await;
         if let Ok(task) = &answer {
             let got = (!task.task_token.is_empty()).then(|| got_attempt(task));
-            worker.polled((node, worker.queue.clone(), false), invoked, got);
+            worker.polled((node, worker.queue.clone(), false), worker.rate(), invoked, got);
         }
         match answer {
             Ok(task) if task.task_token.is_empty() => rest(&mut rng, polled, false).await,

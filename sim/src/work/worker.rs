@@ -32,6 +32,9 @@ const CACHED: usize = 200;
 /// Attempts of a workflow task from which on a worker does what it should: later ones get minutes.
 const SETTLES: i32 = 3;
 
+/// The queue whose workers ask for a rate, where the scenario has one.
+const LIMITED: &str = "q0";
+
 /// How long an answer is tried.
 const ANSWER: Patience =
     Patience { each: Duration::from_secs(3), total: Duration::from_secs(6), repeat: true };
@@ -109,7 +112,7 @@ async fn poll(worker: Arc<Worker>, node: NodeId, own: bool) {
             .await;
         if let Ok(task) = &answer {
             let got = (!task.task_token.is_empty()).then(|| got_task(task));
-            worker.polled((node, on, true), invoked, got);
+            worker.polled((node, on, true), None, invoked, got);
         }
         match answer {
             Ok(task) if task.task_token.is_empty() => rest(&mut rng, polled, false).await,
@@ -143,6 +146,12 @@ enum Mood {
 }
 
 impl Worker {
+    /// The rate that its polls for activities ask for: all workers of a queue the same.
+    pub(crate) fn rate(&self) -> Option<u32> {
+        let rate = self.shared.scenario.workload.activity_rate;
+        (rate > 0 && self.queue == LIMITED).then_some(rate)
+    }
+
     /// A name for one answer, unique in the run.
     pub(crate) fn answer_name(&self, what: &str) -> String {
         format!("{}-{what}{}", self.name, self.serial.fetch_add(1, Ordering::Relaxed))
@@ -152,11 +161,13 @@ impl Worker {
     pub(crate) fn polled(
         &self,
         (node, queue, is_workflow): (NodeId, String, bool),
+        rate: Option<u32>,
         invoked: Moment,
         got: Option<Got>,
     ) {
         let (who, returned) = (self.name.clone(), Moment::NEVER);
-        self.shared.record.polled(Poll { who, node, queue, is_workflow, invoked, returned, got });
+        let poll = Poll { who, node, queue, is_workflow, rate, invoked, returned, got };
+        self.shared.record.polled(poll);
     }
 
     fn sticky(&self) -> String {
