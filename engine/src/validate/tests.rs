@@ -3,7 +3,8 @@
 use holdfast_proto::common::link::Variant;
 use holdfast_proto::common::link::WorkflowEvent;
 use holdfast_proto::common::{
-    Link, Memo, Payload, Priority, RetryPolicy, SearchAttributes, WorkerVersionStamp, WorkflowType,
+    Link, Memo, Payload, Priority, RetryPolicy, SearchAttributes, WorkerVersionCapabilities,
+    WorkerVersionStamp, WorkflowType,
 };
 use holdfast_proto::decoded;
 use holdfast_proto::deployment::{Deployment, WorkerDeploymentOptions};
@@ -473,6 +474,89 @@ fn polls_and_answers() {
     assert!(task.failure.expect("kept").encoded_len() < 600 << 10);
 }
 
+/// A field that is not built, and what sets it.
+type Unbuilt<'a, R> = (&'a str, &'a dyn Fn(&mut R));
+
+/// What a request is told that asks for something that is not built.
+fn named(field: &str) -> Option<(Code, String)> {
+    Some((Code::Unimplemented, format!("{field} is not implemented")))
+}
+
+#[test]
+fn starts_name_what_is_not_built() {
+    type Sws = rpc::SignalWithStartWorkflowExecutionRequest;
+    let told = |why: Rejection| (why.code, why.message);
+    let start = |change: &dyn Fn(&mut Start)| checked(change).err().map(told);
+    let with_signal = |change: &dyn Fn(&mut Sws)| {
+        let Start { workflow_id, workflow_type, task_queue, .. } = good();
+        let signal_name = "s".to_owned();
+        let mut request =
+            Sws { workflow_id, workflow_type, task_queue, signal_name, ..Sws::default() };
+        change(&mut request);
+        with_door(|door| door.signal_with_start(&mut request)).err().map(told)
+    };
+    let versioned = Some(WorkerDeploymentOptions {
+        worker_versioning_mode: WorkerVersioningMode::Versioned.into(),
+        ..WorkerDeploymentOptions::default()
+    });
+    let of_start: [Unbuilt<'_, Start>; 8] = [
+        ("cron_schedule", &|r| r.cron_schedule = "* * * * *".to_owned()),
+        ("retry_policy", &|r| r.retry_policy = Some(RetryPolicy::default())),
+        ("continued_failure", &|r| r.continued_failure = Some(Default::default())),
+        ("last_completion_result", &|r| r.last_completion_result = Some(Payloads::default())),
+        ("completion_callbacks", &|r| r.completion_callbacks.push(Default::default())),
+        ("versioning_override", &|r| r.versioning_override = Some(Default::default())),
+        ("eager_worker_deployment_options", &|r| {
+            r.eager_worker_deployment_options = versioned.clone();
+        }),
+        ("time_skipping_config", &|r| r.time_skipping_config = Some(Default::default())),
+    ];
+    for (name, change) in of_start {
+        assert_eq!(start(change), named(name));
+    }
+    let of_signal: [Unbuilt<'_, Sws>; 4] = [
+        ("cron_schedule", &|r| r.cron_schedule = "* * * * *".to_owned()),
+        ("retry_policy", &|r| r.retry_policy = Some(RetryPolicy::default())),
+        ("versioning_override", &|r| r.versioning_override = Some(Default::default())),
+        ("time_skipping_config", &|r| r.time_skipping_config = Some(Default::default())),
+    ];
+    for (name, change) in of_signal {
+        assert_eq!(with_signal(change), named(name));
+    }
+    assert_eq!((start(&|_| ()), with_signal(&|_| ())), (None, None));
+}
+
+#[test]
+fn polls_name_what_is_not_built() {
+    let queue = || Some(TaskQueue { name: "q".to_owned(), ..TaskQueue::default() });
+    let old = WorkerVersionCapabilities { use_versioning: true, ..Default::default() };
+    let versioned = WorkerDeploymentOptions {
+        worker_versioning_mode: WorkerVersioningMode::Versioned.into(),
+        ..WorkerDeploymentOptions::default()
+    };
+    for (name, capabilities, options) in [
+        ("worker_version_capabilities", Some(old), None),
+        ("deployment_options", None, Some(versioned)),
+    ] {
+        let workflow = rpc::PollWorkflowTaskQueueRequest {
+            task_queue: queue(),
+            worker_version_capabilities: capabilities.clone(),
+            deployment_options: options.clone(),
+            ..Default::default()
+        };
+        let activity = rpc::PollActivityTaskQueueRequest {
+            task_queue: queue(),
+            worker_version_capabilities: capabilities,
+            deployment_options: options,
+            ..Default::default()
+        };
+        let told = |why: Rejection| (why.code, why.message);
+        let workflow = with_door(|door| door.poll_workflow_task(&workflow)).err().map(told);
+        let activity = with_door(|door| door.poll_activity_task(&activity)).err().map(told);
+        assert_eq!((workflow, activity), (named(name), named(name)));
+    }
+}
+
 /// A field of a completed workflow task that is not built is named, also where an answer without
 /// it would be carried out.
 #[test]
@@ -493,7 +577,7 @@ fn a_completed_workflow_task_names_what_is_not_built() {
     let deployment = |series: &str| {
         Some(Deployment { series_name: series.to_owned(), build_id: "b".to_owned() })
     };
-    let named: [(&str, &dyn Fn(&mut Request)); 6] = [
+    let unbuilt: [Unbuilt<'_, Request>; 6] = [
         ("messages", &|r| r.messages.push(holdfast_proto::protocol::Message::default())),
         ("deployment", &|r| r.deployment = deployment("s")),
         ("deployment_options", &|r| {
@@ -503,9 +587,8 @@ fn a_completed_workflow_task_names_what_is_not_built() {
         ("intermediate_page", &|r| r.intermediate_page = true),
         ("versioning_behavior", &|r| r.versioning_behavior = 1),
     ];
-    for (name, change) in named {
-        let wanted = (Code::Unimplemented, format!("{name} is not implemented"));
-        assert_eq!(told(change), Some(wanted));
+    for (name, change) in unbuilt {
+        assert_eq!(told(change), named(name));
     }
     let fine: [&dyn Fn(&mut Request); 3] = [
         // As every Go worker has it.
