@@ -238,7 +238,8 @@ impl<P: Copy + Ord, S: Copy + Ord> Hub<P, S> {
         self.last_poll
     }
 
-    /// Whether nothing would be missed if this hub were dropped.
+    /// Whether nothing would be missed if this hub were dropped. A bucket that is not full again by
+    /// then is forgotten, or hubs of the slowest rates would stay for ever.
     pub fn is_idle(&self, now: Hlc, after: Duration) -> bool {
         self.pollers.len() == 0 && self.reports.is_empty() && now.since(self.last_poll) > after
     }
