@@ -5,7 +5,6 @@ use holdfast_engine::{Code, Rejection};
 use holdfast_proto::enums::{ResourceExhaustedCause, ResourceExhaustedScope};
 use holdfast_proto::errordetails::ResourceExhaustedFailure;
 use holdfast_raft::shard::SubmitError;
-use http::HeaderValue;
 use prost::{Message, Name};
 use tonic::Status;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -87,66 +86,122 @@ fn exhausted_headers(body: &[u8], headers: &mut MetadataMap) {
 }
 
 /// Brings a status that the transport gave before any handler ran into the form that gRPC for Go
-/// gives it, because SDKs look at it.
+/// gives it. SDKs look at it: by the texts about sizes a worker knows that its answer can never be
+/// taken, and fails the task; any other text it takes for an overload, and tries again.
 pub fn transport_status<B>(mut response: http::Response<B>) -> http::Response<B> {
     let headers = response.headers_mut();
-    let code = headers.get("grpc-status").map(HeaderValue::as_bytes);
-    let text = headers.get("grpc-message").map_or(&b""[..], HeaderValue::as_bytes);
-    let known = TRANSPORT.iter().find(|known| {
-        code == Some(known.code.as_bytes())
-            && text.starts_with(known.begins.as_bytes())
-            && contains(text, known.has.as_bytes())
-    });
-    if let Some(Known { go, said, .. }) = known {
-        headers.insert("grpc-status", HeaderValue::from_static(go));
-        headers.insert("grpc-message", HeaderValue::from_static(said));
+    if !headers.contains_key(Status::GRPC_STATUS) {
+        return response;
     }
+    let Some(status) = Status::from_header_map(headers) else { return response };
+    let known = TRANSPORT.iter().find(|known| {
+        let text = status.message();
+        status.code() == known.code && text.starts_with(known.begins) && text.contains(known.has)
+    });
+    let Some(known) = known else { return response };
+    // What a message may not hold is not in these texts; if it were, the status stays as it is.
+    let _unchanged = Status::new(known.go, said(known.said, status.message())).add_header(headers);
     response
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    (0..=text.len()).any(|at| text[at..].starts_with(part))
+/// The text, with every `#` replaced by the next number that `original` has.
+fn said(text: &str, original: &str) -> String {
+    let mut numbers = original.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
+    let mut out = String::new();
+    for (at, part) in text.split('#').enumerate() {
+        if at > 0 {
+            out.push_str(numbers.next().unwrap_or("?"));
+        }
+        out.push_str(part);
+    }
+    out
 }
 
-/// A status of tonic's transport and what gRPC for Go makes of the same bytes. Texts are
-/// percent-encoded, as they travel.
+/// A status of tonic's transport and what gRPC for Go makes of the same bytes.
 struct Known {
-    code: &'static str,
+    code: tonic::Code,
     begins: &'static str,
     /// What the text has somewhere.
     has: &'static str,
-    go: &'static str,
+    go: tonic::Code,
+    /// Each `#` is a number of the original text.
     said: &'static str,
 }
 
-/// The first that fits counts. That the limit is 4 MiB is [`crate::server`]'s.
-const TRANSPORT: [Known; 7] = [
-    Known {
-        code: "11",
-        begins: "Error,%20decoded%20message%20length%20too%20large",
-        has: "",
-        go: "8",
-        said: "grpc: received message larger than max (4194304)",
-    },
-    Known { code: "13", begins: "Missing%20request%20message", has: "", go: "2", said: "EOF" },
-    Known { code: "13", begins: "Unexpected%20EOF", has: "", go: "2", said: "unexpected EOF" },
-    decoding("invalid%20string%20value", NOT_UTF8),
-    decoding("not%20UTF-8", NOT_UTF8),
+/// The first that fits counts.
+const TRANSPORT: [Known; 15] = [
+    // The length in a frame's head, which is that of the compressed message if it is one.
+    known(
+        tonic::Code::OutOfRange,
+        "Error, decoded message length too large",
+        tonic::Code::ResourceExhausted,
+        "grpc: received message larger than max (# vs. #)",
+    ),
+    known(
+        tonic::Code::ResourceExhausted,
+        "Error decompressing: size limit",
+        tonic::Code::ResourceExhausted,
+        "grpc: received message after decompression larger than max #",
+    ),
+    known(tonic::Code::Internal, "Missing request message", tonic::Code::Unknown, "EOF"),
+    known(tonic::Code::Internal, "Unexpected EOF", tonic::Code::Unknown, "unexpected EOF"),
+    decoding("invalid string value", NOT_UTF8),
+    decoding("not UTF-8", NOT_UTF8),
     decoding(
-        "nest%20too",
-        "grpc: error unmarshalling request: proto:%C2%A0exceeded maximum recursion depth",
+        "nest too",
+        "grpc: error unmarshalling request: proto:\u{a0}exceeded maximum recursion depth",
     ),
     decoding(
         "",
-        "grpc: error unmarshalling request: proto:%C2%A0cannot parse invalid wire-format data",
+        "grpc: error unmarshalling request: proto:\u{a0}cannot parse invalid wire-format data",
+    ),
+    unpacking("gzip header", "grpc: failed to decompress the message: gzip: invalid header"),
+    unpacking("checksum", "grpc: failed to read decompressed data: gzip: invalid checksum"),
+    unpacking("end of file", "grpc: failed to decompress the message: EOF"),
+    unpacking("", "grpc: failed to read decompressed data: unexpected EOF"),
+    known(
+        tonic::Code::Internal,
+        "protocol error: received message with compressed-flag but no",
+        tonic::Code::Internal,
+        "grpc: compressed flag set with identity or empty encoding",
+    ),
+    known(
+        tonic::Code::Internal,
+        "protocol error: received message with invalid compression flag",
+        tonic::Code::Internal,
+        "grpc: received unexpected payload format #",
+    ),
+    // The clock of the server was the first to see that the caller's time is over.
+    known(
+        tonic::Code::Cancelled,
+        "Timeout expired",
+        tonic::Code::DeadlineExceeded,
+        "context deadline exceeded",
     ),
 ];
 
 const NOT_UTF8: &str = "grpc: error unmarshalling request: string field contains invalid UTF-8";
 
+/// A status that is known by how its text begins.
+const fn known(
+    code: tonic::Code,
+    begins: &'static str,
+    go: tonic::Code,
+    said: &'static str,
+) -> Known {
+    Known { code, begins, has: "", go, said }
+}
+
 /// A message that can't be decoded.
 const fn decoding(has: &'static str, said: &'static str) -> Known {
-    Known { code: "13", begins: "failed%20to%20decode%20Protobuf%20message", has, go: "13", said }
+    let begins = "failed to decode Protobuf message";
+    Known { code: tonic::Code::Internal, begins, has, go: tonic::Code::Internal, said }
+}
+
+/// A message that can't be decompressed.
+const fn unpacking(has: &'static str, said: &'static str) -> Known {
+    let begins = "Error decompressing: ";
+    Known { code: tonic::Code::Internal, begins, has, go: tonic::Code::Internal, said }
 }
 
 #[cfg(test)]
@@ -195,29 +250,38 @@ mod tests {
 
     #[test]
     fn the_transports_own_statuses_are_those_of_grpc_for_go() {
+        use tonic::Code;
+        let made = |status: Status| {
+            let response: http::Response<()> = transport_status(status.into_http());
+            let status = Status::from_header_map(response.headers()).expect("a status");
+            (status.code(), status.message().to_owned())
+        };
         let text = "Error, decoded message length too large: found 9 bytes, the limit is: 4 bytes";
-        let response: http::Response<()> = Status::out_of_range(text).into_http();
-        let code = transport_status(response).headers().get("grpc-status").cloned();
-        assert_eq!(code, Some(HeaderValue::from_static("8")));
+        let text_of_go = "grpc: received message larger than max (9 vs. 4)".to_owned();
+        assert_eq!(made(Status::out_of_range(text)), (Code::ResourceExhausted, text_of_go));
+        let text = "Error decompressing: size limit, of 4 bytes, exceeded while decompressing";
+        let text_of_go = "grpc: received message after decompression larger than max 4".to_owned();
+        assert_eq!(made(Status::resource_exhausted(text)), (Code::ResourceExhausted, text_of_go));
+        let over = (Code::DeadlineExceeded, "context deadline exceeded".to_owned());
+        assert_eq!(made(Status::cancelled("Timeout expired")), over);
         for (tonic, code, message) in [
-            ("Missing request message.", "2", "EOF"),
-            ("Unexpected EOF decoding stream.", "2", "unexpected EOF"),
+            ("Missing request message.", Code::Unknown, "EOF"),
+            ("Unexpected EOF decoding stream.", Code::Unknown, "unexpected EOF"),
             (
                 "failed to decode Protobuf message: A.b: invalid string value: data is not",
-                "13",
+                Code::Internal,
                 NOT_UTF8,
             ),
-            ("failed to decode Protobuf message: A.b: a string is not UTF-8", "13", NOT_UTF8),
-            ("something else", "13", "something%20else"),
+            (
+                "failed to decode Protobuf message: A.b: a string is not UTF-8",
+                Code::Internal,
+                NOT_UTF8,
+            ),
+            ("something else", Code::Internal, "something else"),
         ] {
-            let response: http::Response<()> = Status::internal(tonic).into_http();
-            let response = transport_status(response);
-            let header = |name: &str| response.headers().get(name).map(HeaderValue::as_bytes);
-            assert_eq!(header("grpc-status"), Some(code.as_bytes()), "{tonic}");
-            assert_eq!(header("grpc-message"), Some(message.as_bytes()), "{tonic}");
+            assert_eq!(made(Status::internal(tonic)), (code, message.to_owned()), "{tonic}");
         }
-        let other: http::Response<()> = Status::out_of_range("something else").into_http();
-        let code = transport_status(other).headers().get("grpc-status").cloned();
-        assert_eq!(code, Some(HeaderValue::from_static("11")));
+        let other = (Code::OutOfRange, "something else".to_owned());
+        assert_eq!(made(Status::out_of_range("something else")), other);
     }
 }

@@ -2,10 +2,13 @@
 //! the server goes on as if nothing had been.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use holdfast_proto::enums::WorkflowTaskFailedCause;
+use holdfast_proto::workflowservice as rpc;
 use http_body_util::Full;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::ServiceExt;
@@ -16,12 +19,19 @@ const SERVICE: &str = "/temporal.api.workflowservice.v1.WorkflowService/";
 
 /// Sends the bytes of a request body as they are.
 async fn raw(channel: &Channel, method: &str, body: Bytes) -> Status {
-    let request = http::Request::post(format!("http://test{SERVICE}{method}"))
+    send(channel.clone(), method, body, None).await
+}
+
+/// The same, with the compression that the head of the request names.
+async fn send(channel: Channel, method: &str, body: Bytes, encoding: Option<&str>) -> Status {
+    let mut request = http::Request::post(format!("http://test{SERVICE}{method}"))
         .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(Body::new(Full::new(body)))
-        .expect("a request");
-    let response = channel.clone().oneshot(request).await.expect("the connection lives");
+        .header("te", "trailers");
+    if let Some(encoding) = encoding {
+        request = request.header("grpc-encoding", encoding);
+    }
+    let request = request.body(Body::new(Full::new(body))).expect("a request");
+    let response = channel.oneshot(request).await.expect("the connection lives");
     Status::from_header_map(response.headers()).unwrap_or_else(|| Status::ok(""))
 }
 
@@ -97,13 +107,64 @@ async fn frames_that_are_cut_or_lie() {
     t.server.stop().await;
 }
 
+/// By these texts a worker of any SDK knows that what it sends can never be taken. With another one
+/// it sends the same again until the task times out, and so does the next attempt, for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_above_the_limit() {
     let t = Fixture::start().await;
     let mut request = start_request("bad", "q");
     request.input = Some(payloads(&format!("\"{}\"", "x".repeat(5 << 20))));
-    let status = t.try_start(request).await.expect_err("refused");
-    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    let plain = t.try_start(request.clone()).await.expect_err("refused");
+    let text =
+        format!("grpc: received message larger than max ({} vs. 4194304)", request.encoded_len());
+    assert_eq!((plain.code(), plain.message()), (Code::ResourceExhausted, text.as_str()));
+
+    let mut zipping = t.workflow.clone().send_compressed(CompressionEncoding::Gzip);
+    let text = "grpc: received message after decompression larger than max 4194304";
+    let zipped = zipping.start_workflow_execution(request).await.expect_err("refused");
+    assert_eq!((zipped.code(), zipped.message()), (Code::ResourceExhausted, text));
+
+    t.start_workflow("w", "q").await;
+    let task = t.poll("q").await;
+    let answer = rpc::RespondWorkflowTaskCompletedRequest {
+        task_token: task.task_token.clone(),
+        commands: vec![complete_workflow(&format!("\"{}\"", "x".repeat(6 << 20)))],
+        namespace: "default".to_owned(),
+        ..rpc::RespondWorkflowTaskCompletedRequest::default()
+    };
+    let zipped = zipping.respond_workflow_task_completed(answer).await.expect_err("refused");
+    assert_eq!((zipped.code(), zipped.message()), (Code::ResourceExhausted, text));
+    let failed = rpc::RespondWorkflowTaskFailedRequest {
+        task_token: task.task_token,
+        cause: WorkflowTaskFailedCause::GrpcMessageTooLarge.into(),
+        namespace: "default".to_owned(),
+        ..rpc::RespondWorkflowTaskFailedRequest::default()
+    };
+    zipping.respond_workflow_task_failed(failed).await.expect("is taken");
+    assert_eq!(t.status("w").await, "TERMINATED");
+    unharmed(&t).await;
+    t.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_cannot_be_unpacked() {
+    let t = Fixture::start().await;
+    let call = |body: &[u8], flag: u8, encoding: Option<&'static str>| {
+        let mut framed = frame(body).to_vec();
+        framed[0] = flag;
+        send(t.channel.clone(), "GetSystemInfo", framed.into(), encoding)
+    };
+    for (what, body, flag, encoding, text) in [
+        ("another format", &b"junk that is no gzip"[..], 1, Some("gzip"), "gzip: invalid header"),
+        ("nothing", b"", 1, Some("gzip"), "EOF"),
+        ("no encoding named", b"", 1, None, "compressed flag set with identity or empty encoding"),
+        ("a flag that is none", b"", 2, None, "received unexpected payload format 2"),
+    ] {
+        let status = call(body, flag, encoding).await;
+        assert_eq!(status.code(), Code::Internal, "{what}: {status:?}");
+        assert!(status.message().starts_with("grpc: "), "{what}: {status:?}");
+        assert!(status.message().ends_with(text), "{what}: {status:?}");
+    }
     unharmed(&t).await;
     t.server.stop().await;
 }

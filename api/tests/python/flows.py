@@ -307,9 +307,22 @@ class StumblesTwice:
         return "mended"
 
 
+@workflow.defn
+class Huge:
+    """Every command is small enough by itself; the worker's answer is larger than any message may be."""
+
+    @workflow.run
+    async def run(self) -> None:
+        name = "x" * 1_500_000
+        greetings = [
+            workflow.execute_activity(greet, name, start_to_close_timeout=SHORT) for _ in range(4)
+        ]
+        await asyncio.gather(*greetings)
+
+
 WORKFLOWS = [
     Hello, Echo, Collect, Sleep, Race, Forever, CancelActivity, Retry, Limited, Hopeless, Timeouts,
-    StartToCloseRetried, Resume, Elsewhere, Marked, Fails, StumblesTwice,
+    StartToCloseRetried, Resume, Elsewhere, Marked, Fails, StumblesTwice, Huge,
 ]  # fmt: skip
 ACTIVITIES = [
     greet, fail_until, fail_for_good, wait_for_gate, beat_until_cancelled, count_with_heartbeats,

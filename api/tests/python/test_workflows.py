@@ -222,3 +222,23 @@ async def test_two_workers_share_a_queue(client: Client, shared: Server, queue: 
             if kind(event) == "ACTIVITY_TASK_STARTED":
                 who.add(event.activity_task_started_event_attributes.identity)
     assert who == {"one", "two"}
+
+
+@pytest.mark.timeout(30)
+async def test_an_answer_too_large_to_send_ends_the_run(client: Client, queue: str) -> None:
+    """The worker sees by the server's text that no attempt can succeed, and says so."""
+    async with worker(client, queue):
+        handle = await client.start_workflow(flows.Huge.run, id=queue, task_queue=queue)
+        with pytest.raises(WorkflowFailureError) as error:
+            await handle.result()
+    assert isinstance(error.value.cause, TerminatedError)
+    assert str(error.value.cause) == "GrpcMessageTooLarge"
+    assert (await kinds(handle))[-2:] == ["WORKFLOW_TASK_FAILED", "WORKFLOW_EXECUTION_TERMINATED"]
+
+
+@pytest.mark.timeout(30)
+async def test_an_input_too_large_to_send_is_refused_at_once(client: Client, queue: str) -> None:
+    with pytest.raises(RPCError) as error:
+        await client.start_workflow(flows.Echo.run, "x" * 4_500_000, id=queue, task_queue=queue)
+    assert error.value.status == RPCStatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in error.value.message
