@@ -26,6 +26,13 @@ pub struct Settings {
     pub matching: MatchingLimits,
     /// `frontend.visibilityMaxPageSize`: executions in a page of a list.
     pub list_page_max: usize,
+    /// `frontend.handshakeTimeout` (ours): how long a peer may take to finish HTTP/2's greeting.
+    pub handshake: Duration,
+    /// `frontend.metadataSize` (ours): bytes of metadata that a call may have, as HTTP/2 counts.
+    /// More is RESOURCE_EXHAUSTED; more than 16 MiB, as in the reference, ends the connection.
+    pub metadata_bytes: usize,
+    /// `frontend.shutdownDrainDuration`: how long calls in flight may take once the server stops.
+    pub drain: Duration,
 }
 
 impl Default for Settings {
@@ -37,6 +44,10 @@ impl Default for Settings {
             history_page_max: 256,
             list_page_max: 1000,
             matching: MatchingLimits::default(),
+            // That of gRPC for Go.
+            handshake: Duration::from_secs(120),
+            metadata_bytes: 1 << 20,
+            drain: Duration::from_secs(10),
         }
     }
 }
@@ -95,7 +106,10 @@ const KEYS: &[(&str, Effect)] = &[
         Count(|s, n| s.matching.tasks_per_second = n),
     ),
     ("system.transactionsizelimit", Count(|s, n| s.limits.transaction_bytes = size(n))),
+    ("frontend.metadatasize", Count(|s, n| s.metadata_bytes = size(n))),
     // Times.
+    ("frontend.handshaketimeout", Time(|s, d| s.handshake = d)),
+    ("frontend.shutdowndrainduration", Time(|s, d| s.drain = d)),
     ("history.defaultworkflowtasktimeout", Time(|s, d| s.limits.workflow_task_timeout = d)),
     ("history.maxworkflowtasktimeout", Time(|s, d| s.limits.workflow_task_timeout_max = d)),
     ("history.workflowtaskretrymaxinterval", Time(|s, d| s.limits.workflow_task_retry_max = d)),

@@ -2,15 +2,18 @@
 //!
 //! A handler turns a request into an [`holdfast_engine::Input`] and a reply into a response; it
 //! decides nothing. Map: `cli` is the command line, `dynamic_config` the switches it takes,
-//! `server` builds the node and serves it, `grpc/` has one file per family of RPCs, `errors` is
+//! `server` builds the node and serves it, `connections` and `transport` are what
+//! every peer and every call pass first, `grpc/` has one file per family of RPCs, `errors` is
 //! the only place where a refusal becomes a gRPC status.
 
 pub mod cli;
+mod connections;
 pub mod dynamic_config;
 pub mod errors;
 pub mod grpc;
 pub mod server;
 pub mod telemetry;
+mod transport;
 
 /// The services that tonic generates, server and client side.
 #[expect(clippy::allow_attributes, clippy::too_many_lines, reason = "generated")]

@@ -21,13 +21,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
-use tower::util::MapResponseLayer;
 
+use crate::connections;
 use crate::dynamic_config::Settings;
-use crate::errors::transport_status;
 use crate::grpc::Frontend;
 use crate::grpc::health::HealthService;
 use crate::service::operator::operator_service_server::OperatorServiceServer;
@@ -35,9 +35,6 @@ use crate::service::workflow::workflow_service_server::WorkflowServiceServer;
 
 /// The largest message that is taken, as in gRPC for Go.
 const MESSAGE_BYTES: usize = 4 << 20;
-
-/// How long calls in flight may take once the server stops.
-const DRAIN: Duration = Duration::from_secs(10);
 
 /// How the names of private folders begin.
 const PRIVATE: &str = "holdfast-dev-";
@@ -124,6 +121,10 @@ pub struct Server {
     node: Node,
     folder: Folder,
     draining: watch::Sender<bool>,
+    /// How long calls in flight may take at the end.
+    drain: Duration,
+    /// Ends what was not done in time.
+    cut: CancellationToken,
     serving: JoinHandle<()>,
     // Last, so that it goes when everything that writes into it is gone.
     temporary: Option<tempfile::TempDir>,
@@ -157,6 +158,11 @@ impl Server {
             node.serving().await?;
 
             let (draining, drain) = watch::channel(false);
+            let drain_for = options.settings.drain;
+            let peers = connections::Limits {
+                handshake: options.settings.handshake,
+                metadata_bytes: options.settings.metadata_bytes,
+            };
             let settings = Arc::new(options.settings);
             let frontend = Frontend::new(node.clone(), settings, drain.clone());
             for name in &options.namespaces {
@@ -168,9 +174,22 @@ impl Server {
                     reason: refusal.message().to_owned(),
                 })?;
             }
-            let serving = tokio::spawn(serve(listener, frontend, drain));
+            let routes = services(frontend, drain.clone());
+            let cut = CancellationToken::new();
+            let serving = connections::serve(listener, routes, peers, drain, cut.clone());
+            let serving = tokio::spawn(serving);
             tracing::info!(%address, data = %data.display(), shards, "serving");
-            Ok(Server { address, data, node, folder, draining, serving, temporary })
+            Ok(Server {
+                address,
+                data,
+                node,
+                folder,
+                draining,
+                drain: drain_for,
+                cut,
+                serving,
+                temporary,
+            })
         })
     }
 
@@ -192,10 +211,15 @@ impl Server {
         Box::pin(async move {
             tracing::info!("stopping");
             self.draining.send_replace(true);
-            let abort = self.serving.abort_handle();
-            if tokio::time::timeout(DRAIN, self.serving).await.is_err() {
-                tracing::warn!("calls were still in flight after {} s", DRAIN.as_secs());
-                abort.abort();
+            let mut serving = self.serving;
+            let mut ended = tokio::time::timeout(self.drain, &mut serving).await;
+            if ended.is_err() {
+                tracing::warn!(after = ?self.drain, "calls were still in flight");
+                self.cut.cancel();
+                ended = Ok(serving.await);
+            }
+            if let Ok(Err(error)) = ended {
+                tracing::error!(%error, "the server ended");
             }
             self.node.stop().await;
             drop(self.node);
@@ -294,9 +318,9 @@ async fn open(path: &Path, shards: Option<u32>, of_new: u32) -> Result<Opened, S
     if opened.lost.is_empty() { Ok(opened) } else { Err(ServeError::Lost(path.to_owned())) }
 }
 
-/// Serves until `drain` turns true and the calls of every connection are done.
-async fn serve(listener: TcpListener, frontend: Frontend, mut drain: watch::Receiver<bool>) {
-    let health = HealthServer::new(HealthService::new(drain.clone()))
+/// Every service, as the sockets reach it.
+fn services(frontend: Frontend, draining: watch::Receiver<bool>) -> Routes {
+    let health = HealthServer::new(HealthService::new(draining))
         .accept_compressed(CompressionEncoding::Gzip);
     let workflow = WorkflowServiceServer::new(frontend.clone())
         .max_decoding_message_size(MESSAGE_BYTES)
@@ -305,26 +329,5 @@ async fn serve(listener: TcpListener, frontend: Frontend, mut drain: watch::Rece
     let operator = OperatorServiceServer::new(frontend)
         .max_decoding_message_size(MESSAGE_BYTES)
         .accept_compressed(CompressionEncoding::Gzip);
-    let stopped = async move {
-        // An error means that the server is gone.
-        let _gone = drain.wait_for(|draining| *draining).await;
-    };
-    let ended = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(60)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        // Windows that one large message does not exhaust; a stream for each poll of a big worker.
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(8 << 20)
-        .max_concurrent_streams(10_000)
-        // A worker that stops withdraws all its polls at once, and some may just have been sent.
-        .http2_max_pending_accept_reset_streams(Some(500))
-        .layer(MapResponseLayer::new(transport_status))
-        .add_service(workflow)
-        .add_service(operator)
-        .add_service(health)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopped)
-        .await;
-    if let Err(error) = ended {
-        tracing::error!(%error, "the server ended");
-    }
+    Routes::new(workflow).add_service(operator).add_service(health).prepare()
 }

@@ -95,5 +95,7 @@ fn settings(scenario: &Scenario) -> Settings {
         history_page_max: sizes.history_page,
         list_page_max: sizes.list_page,
         matching: MatchingLimits::default(),
+        // Of connections, which a simulation has none of.
+        ..Settings::default()
     }
 }

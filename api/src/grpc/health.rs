@@ -13,12 +13,12 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// The name under which everyone asks.
-const WORKFLOW_SERVICE: &str = "temporal.api.workflowservice.v1.WorkflowService";
+use crate::service::operator::operator_service_server as operator;
+use crate::service::workflow::workflow_service_server as workflow;
 
-/// The services that have a health of their own; it is the same for all.
-const SERVICES: [&str; 3] =
-    ["", WORKFLOW_SERVICE, "temporal.api.operatorservice.v1.OperatorService"];
+/// The services that have a health of their own; it is the same for all. Everyone asks for the
+/// workflow service.
+const SERVICES: [&str; 3] = ["", workflow::SERVICE_NAME, operator::SERVICE_NAME];
 
 /// Tells load balancers and SDKs whether to send calls here.
 pub struct HealthService {
@@ -94,7 +94,7 @@ pub async fn ask(address: &str) -> Result<(), HealthError> {
         .timeout(limit);
     let unreachable = |source| HealthError::Unreachable(address.to_owned(), source);
     let channel = endpoint.connect().await.map_err(|e| unreachable(e.into()))?;
-    let request = HealthCheckRequest { service: WORKFLOW_SERVICE.to_owned() };
+    let request = HealthCheckRequest { service: workflow::SERVICE_NAME.to_owned() };
     let response = HealthClient::new(channel).check(request).await;
     let status = response.map_err(|e| unreachable(e.into()))?.into_inner().status();
     match status {

@@ -24,10 +24,18 @@ use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::node::Node;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
+use tonic_health::pb::health_server;
 
 use crate::dynamic_config::Settings;
-use crate::service::operator::operator_service_server::OperatorService;
-use crate::service::workflow::workflow_service_server::WorkflowService;
+use crate::service::operator::operator_service_server::{self, OperatorService};
+use crate::service::workflow::workflow_service_server::{self, WorkflowService};
+
+/// The names of all services that are served.
+pub(crate) const SERVICES: [&str; 3] = [
+    workflow_service_server::SERVICE_NAME,
+    operator_service_server::SERVICE_NAME,
+    health_server::SERVICE_NAME,
+];
 
 /// Both services of a node.
 #[derive(Clone)]

@@ -2,6 +2,7 @@
 //! as a process.
 
 mod bad_input;
+mod connections;
 mod history;
 mod namespaces;
 mod polls;
