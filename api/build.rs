@@ -14,7 +14,10 @@ fn main() -> Fallible<()> {
     let published = variable("DEP_HOLDFAST_PROTO_DESCRIPTOR_PATH")?;
     println!("cargo:rerun-if-changed={}", published.display());
 
-    let mut set = FileDescriptorSet::decode(std::fs::read(published)?.as_slice())?;
+    let published = std::fs::read(published)?;
+    // What reflection tells, with all that it refers to.
+    std::fs::write(variable("OUT_DIR")?.join("descriptors.bin"), &published)?;
+    let mut set = FileDescriptorSet::decode(published.as_slice())?;
     // Annotations for HTTP and the like are not part of any message.
     set.file.retain(|file| {
         file.package().starts_with("temporal.") || file.package() == "google.protobuf"

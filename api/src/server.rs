@@ -28,8 +28,8 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::connections;
 use crate::dynamic_config::Settings;
-use crate::grpc::Frontend;
 use crate::grpc::health::HealthService;
+use crate::grpc::{Frontend, reflection};
 use crate::service::operator::operator_service_server::OperatorServiceServer;
 use crate::service::workflow::workflow_service_server::WorkflowServiceServer;
 
@@ -109,6 +109,9 @@ pub enum ServeError {
         /// Why.
         reason: String,
     },
+    /// The descriptions of the services are broken: the build is.
+    #[error("the services cannot be described")]
+    Reflection(#[from] tonic_reflection::server::Error),
     /// The opening was interrupted.
     #[error("the opening of the data folder was interrupted")]
     Interrupted,
@@ -174,7 +177,7 @@ impl Server {
                     reason: refusal.message().to_owned(),
                 })?;
             }
-            let routes = services(frontend, drain.clone());
+            let routes = services(frontend, drain.clone())?;
             let cut = CancellationToken::new();
             let serving = connections::serve(listener, routes, peers, drain, cut.clone());
             let serving = tokio::spawn(serving);
@@ -319,7 +322,7 @@ async fn open(path: &Path, shards: Option<u32>, of_new: u32) -> Result<Opened, S
 }
 
 /// Every service, as the sockets reach it.
-fn services(frontend: Frontend, draining: watch::Receiver<bool>) -> Routes {
+fn services(frontend: Frontend, draining: watch::Receiver<bool>) -> Result<Routes, ServeError> {
     let health = HealthServer::new(HealthService::new(draining))
         .accept_compressed(CompressionEncoding::Gzip);
     let workflow = WorkflowServiceServer::new(frontend.clone())
@@ -329,5 +332,10 @@ fn services(frontend: Frontend, draining: watch::Receiver<bool>) -> Routes {
     let operator = OperatorServiceServer::new(frontend)
         .max_decoding_message_size(MESSAGE_BYTES)
         .accept_compressed(CompressionEncoding::Gzip);
-    Routes::new(workflow).add_service(operator).add_service(health).prepare()
+    let routes = Routes::new(workflow)
+        .add_service(operator)
+        .add_service(health)
+        .add_service(reflection::stable()?)
+        .add_service(reflection::alpha()?);
+    Ok(routes.prepare())
 }

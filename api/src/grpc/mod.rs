@@ -12,6 +12,7 @@ mod list;
 mod namespace;
 mod operator;
 mod poll;
+pub(crate) mod reflection;
 mod respond;
 mod signal;
 mod start;
@@ -25,16 +26,19 @@ use holdfast_raft::node::Node;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_server;
+use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::dynamic_config::Settings;
 use crate::service::operator::operator_service_server::{self, OperatorService};
 use crate::service::workflow::workflow_service_server::{self, WorkflowService};
 
 /// The names of all services that are served.
-pub(crate) const SERVICES: [&str; 3] = [
-    workflow_service_server::SERVICE_NAME,
-    operator_service_server::SERVICE_NAME,
+pub(crate) const SERVICES: [&str; 5] = [
     health_server::SERVICE_NAME,
+    v1::server_reflection_server::SERVICE_NAME,
+    v1alpha::server_reflection_server::SERVICE_NAME,
+    operator_service_server::SERVICE_NAME,
+    workflow_service_server::SERVICE_NAME,
 ];
 
 /// Both services of a node.

@@ -7,6 +7,7 @@ mod history;
 mod namespaces;
 mod polls;
 mod process;
+mod reflection;
 mod support;
 mod tokens;
 mod workflows;
