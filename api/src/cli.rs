@@ -65,7 +65,7 @@ pub enum Cluster {
     },
 }
 
-/// Where a server listens and how it logs.
+/// Where a server listens, how it logs, and its limits.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
     /// Address to listen on
@@ -80,12 +80,29 @@ pub struct Common {
     /// How log lines look
     #[arg(long, value_enum, ignore_case = true, default_value = "text")]
     pub log_format: Format,
+    /// Dynamic config, as JSON; may be given many times, the last of a key wins
+    #[arg(long = "dynamic-config-value", value_name = "KEY=JSON",
+          value_parser = dynamic_config::parse)]
+    dynamic_config: Vec<(String, Value)>,
+}
+
+impl Common {
+    /// Limits and intervals. What the user should know about them is added to `notes`.
+    fn settings(&self, notes: &mut Vec<String>) -> Result<Settings, dynamic_config::ValueError> {
+        let mut settings = Settings::default();
+        for (key, value) in &self.dynamic_config {
+            if settings.set(key, value)? == Outcome::Unknown {
+                notes.push(format!("dynamic config key {key} is not known"));
+            }
+        }
+        Ok(settings)
+    }
 }
 
 /// `server start`.
 #[derive(Args, Clone, Debug)]
 pub struct Start {
-    /// Listening and logging.
+    /// Listening, logging, limits.
     #[command(flatten)]
     pub common: Common,
     /// Folder of the data; made when it does not exist
@@ -99,7 +116,7 @@ pub struct Start {
 /// `server start-dev`, in Temporal's grammar.
 #[derive(Args, Clone, Debug)]
 pub struct StartDev {
-    /// Listening and logging.
+    /// Listening, logging, limits.
     #[command(flatten)]
     pub common: Common,
     /// Folder of the data; without it the data is gone at exit
@@ -111,10 +128,6 @@ pub struct StartDev {
     /// Search attribute to create; may be given many times
     #[arg(long = "search-attribute", value_name = "NAME=TYPE", value_parser = search_attribute)]
     search_attributes: Vec<(String, IndexedValueType)>,
-    /// Dynamic config, as JSON; may be given many times, the last of a key wins
-    #[arg(long = "dynamic-config-value", value_name = "KEY=JSON",
-          value_parser = dynamic_config::parse)]
-    dynamic_config: Vec<(String, Value)>,
     /// Number of shards; fixed when the data is created (default: 4, or what the data has)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=63))]
     shards: Option<u32>,
@@ -221,19 +234,21 @@ fn search_attribute(text: &str) -> Result<(String, IndexedValueType), String> {
 }
 
 impl Start {
-    /// What the server is to be.
-    pub fn options(&self) -> Options {
-        Options {
+    /// What the server is to be, and what the user should know about the flags.
+    pub fn options(&self) -> Result<(Options, Vec<String>), dynamic_config::ValueError> {
+        let mut notes = Vec::new();
+        let options = Options {
             ip: self.common.ip,
             port: self.common.port,
             data: Data::Folder(self.data_dir.clone()),
             shards: self.shards,
             shards_of_new: 16,
-            settings: Settings::default(),
+            settings: self.common.settings(&mut notes)?,
             retention: DEFAULT_RETENTION,
             namespaces: vec![DEFAULT_NAMESPACE.to_owned()],
             search_attributes: BTreeMap::new(),
-        }
+        };
+        Ok((options, notes))
     }
 }
 
@@ -245,12 +260,7 @@ impl StartDev {
         if !unused.is_empty() {
             notes.push(format!("flags without effect so far: {}", unused.join(", ")));
         }
-        let mut settings = Settings::default();
-        for (key, value) in &self.dynamic_config {
-            if settings.set(key, value)? == Outcome::Unknown {
-                notes.push(format!("dynamic config key {key} is not known"));
-            }
-        }
+        let settings = self.common.settings(&mut notes)?;
         let mut namespaces = vec![DEFAULT_NAMESPACE.to_owned()];
         for name in &self.namespaces {
             if !namespaces.contains(name) {
@@ -309,6 +319,18 @@ mod tests {
             assert_eq!(options.namespaces, ["default", "a"]);
             assert!(notes.is_empty(), "{notes:?}");
         }
+    }
+
+    #[test]
+    fn the_durable_form_takes_limits_too() {
+        let flag = "--dynamic-config-value=frontend.handshakeTimeout=\"3s\"";
+        let words = ["holdfast", "server", "start", "--data-dir=d", flag];
+        let Command::Server(Server::Start(start)) = Cli::parse_from(words).command else {
+            panic!("another command")
+        };
+        let (options, notes) = start.options().expect("valid");
+        assert_eq!(options.settings.handshake, std::time::Duration::from_secs(3));
+        assert!(notes.is_empty(), "{notes:?}");
     }
 
     #[test]

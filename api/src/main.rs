@@ -41,7 +41,8 @@ async fn run(cli: Cli) -> Fallible<()> {
         }
         Command::Server(ServerCommand::Start(flags)) => {
             telemetry::start(flags.common.log_level, flags.common.log_format);
-            serve(flags.options(), &[]).await
+            let (options, notes) = flags.options()?;
+            serve(options, &notes).await
         }
         Command::Operator(Operator::Cluster(Cluster::Health { address })) => {
             grpc::health::ask(&address).await?;

@@ -234,8 +234,9 @@ impl Server {
     }
 }
 
-/// The open data folder. Held to the end, so that the server is the one who closes it: its last
-/// other users let go of it a moment after they were told to end.
+/// The open data folder. Held to the end, so that the server is the one who closes it. Nobody
+/// serves a peer any more by then; its last other users are openraft's own tasks, which nobody can
+/// wait for, and which let go of it a moment after their group has ended.
 struct Folder {
     store: Arc<dyn Store>,
     log: Arc<dyn Log>,

@@ -1,8 +1,12 @@
 //! The binary: its command line, its start and its end.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_holdfast");
 
@@ -174,6 +178,27 @@ fn two_servers_share_neither_port_nor_data() {
     let other_shards = ["server", "start", "--port=0", "--data-dir", data, "--shards=3"];
     let other_shards = run(&other_shards);
     assert!(errors(&other_shards).contains("it has 2 shards"), "{}", errors(&other_shards));
+}
+
+/// Peers that are idle do not answer the goodbye here, and those that are silent never greeted.
+#[test]
+fn a_signal_ends_it_at_once_whoever_is_connected() {
+    let server = Running::start(&["server", "start-dev", "--port=0"]);
+    let greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let connect = || TcpStream::connect(&server.address).expect("connects");
+    let idle: Vec<_> = std::iter::repeat_with(connect)
+        .take(100)
+        .map(|mut peer| {
+            peer.write_all(greeting).expect("writes");
+            peer.read_exact(&mut [0; 9]).expect("is greeted back");
+            peer
+        })
+        .collect();
+    let silent: Vec<_> = std::iter::repeat_with(connect).take(10).collect();
+    let began = Instant::now();
+    assert_eq!(server.end("-TERM").0, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(1), "took {:?}", began.elapsed());
+    drop((idle, silent));
 }
 
 #[test]
