@@ -51,9 +51,13 @@ pub fn system_info(server_version: &str) -> rpc::GetSystemInfoResponse {
             count_group_by_execution_status: true,
             upsert_memo: true,
             eager_workflow_start: true,
+            // As in Temporal, where the old versioning is off, too. SDKs ask here where to say what
+            // their build is, and say it in `worker_version_stamp` only when it is true; whoever
+            // wants tasks by build is refused by name, and would be served unversioned, in silence,
+            // if this were false.
+            build_id_based_versioning: true,
             // Not built.
             supports_schedules: false,
-            build_id_based_versioning: false,
             nexus: false,
             server_scaled_deployments: false,
             ..SystemCapabilities::default()
@@ -120,7 +124,9 @@ mod tests {
     #[test]
     fn what_is_built_is_claimed_and_nothing_else() {
         let system = system_info("1.32.0").capabilities.expect("some");
-        assert!(!system.supports_schedules && !system.nexus && !system.build_id_based_versioning);
+        assert!(!system.supports_schedules && !system.nexus);
+        // Without it the SDKs' workers leave their build out of what they complete.
+        assert!(system.build_id_based_versioning);
         assert!(system.internal_error_differentiation && system.sdk_metadata);
         assert!(system.upsert_memo && system.eager_workflow_start);
         let namespace = namespace_capabilities();
