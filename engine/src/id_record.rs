@@ -49,6 +49,9 @@ pub struct CurrentRun {
     /// Request ids attached to it later by starts with a conflict policy.
     #[prost(string, repeated, tag = "6")]
     pub attached_request_ids: Vec<String>,
+    /// What created it was a signal-with-start.
+    #[prost(bool, tag = "7")]
+    pub with_signal: bool,
 }
 
 impl CurrentRun {
@@ -63,6 +66,21 @@ impl CurrentRun {
     }
 }
 
+/// What a request asked for. A request id belongs to one kind of call: another kind that carries
+/// the same id is another request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, prost::Enumeration)]
+#[repr(i32)]
+pub enum RequestKind {
+    /// A signal.
+    Signal = 0,
+    /// A start, which made the run.
+    Start = 1,
+    /// A signal-with-start.
+    SignalWithStart = 2,
+    /// A start, which was attached to the run that it found.
+    Attached = 3,
+}
+
 /// A request id that was honoured.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct RequestSeen {
@@ -75,9 +93,9 @@ pub struct RequestSeen {
     /// The run it went to, 16 bytes.
     #[prost(bytes = "vec", tag = "3")]
     pub run: Vec<u8>,
-    /// It was the request of a start: that run was created by it, or it was attached to it.
-    #[prost(bool, tag = "4")]
-    pub start: bool,
+    /// What it asked for.
+    #[prost(enumeration = "RequestKind", tag = "4")]
+    pub kind: i32,
 }
 
 /// An id record under decision.
@@ -96,30 +114,34 @@ impl RecordLive {
         self.changes.push(change);
     }
 
-    /// The run that the signal `id` met within the window that ends at `now`.
-    pub fn seen(&self, id: &str, now: Hlc) -> Option<RunId> {
-        self.recent(id, false, now)
-    }
-
-    /// The run before the current one that the start `id` made or met, within the window.
-    pub fn started(&self, id: &str, now: Hlc) -> Option<RunId> {
-        self.recent(id, true, now)
-    }
-
-    fn recent(&self, id: &str, start: bool, now: Hlc) -> Option<RunId> {
+    /// The runs that requests of this id and kind met within the window that ends at `now`, the
+    /// newest first.
+    pub fn seen(&self, id: &str, kind: RequestKind, now: Hlc) -> impl Iterator<Item = RunId> {
         let oldest = now.0.saturating_sub(REQUEST_WINDOW.as_nanos() as u64);
-        let mut recent = self.record.recent.iter();
-        let seen = recent.find(|r| r.at >= oldest && r.start == start && r.id == id)?;
-        Uuid::from_slice(&seen.run)
+        let recent = self.record.recent.iter().rev();
+        recent
+            .filter(move |r| r.at >= oldest && r.kind == kind as i32 && r.id == id)
+            .filter_map(|r| Uuid::from_slice(&r.run))
+    }
+
+    /// A request that met `run` is remembered across runs; one without an id is nobody's.
+    pub fn remember(&mut self, id: String, kind: RequestKind, run: RunId, now: Hlc) {
+        if !id.is_empty() {
+            let (kind, run) = (kind as i32, run.0.to_vec());
+            self.push(Change::RequestSeen(RequestSeen { id, at: now.0, run, kind }));
+        }
     }
 
     /// The current run gives way: its start may still be repeated (A13).
     pub fn replace_current(&mut self, by: CurrentRun, now: Hlc) {
         if let Some(old) = self.record.current.clone() {
-            let ids = [old.create_request_id].into_iter().chain(old.attached_request_ids);
-            for id in ids.filter(|id| !id.is_empty()) {
-                let seen = RequestSeen { id, at: now.0, run: old.run.clone(), start: true };
-                self.push(Change::RequestSeen(seen));
+            let run = old.run_id();
+            // A signal-with-start was remembered when it came, and is no start.
+            if !old.with_signal {
+                self.remember(old.create_request_id, RequestKind::Start, run, now);
+            }
+            for id in old.attached_request_ids {
+                self.remember(id, RequestKind::Attached, run, now);
             }
         }
         self.push(Change::CurrentRun(by));

@@ -281,9 +281,14 @@ impl World {
         self.history_of(self.current())
     }
 
+    /// The events of a run.
+    pub(crate) fn events_of(&self, run: RunId) -> Vec<HistoryEvent> {
+        events(&self.runs[&run].log)
+    }
+
     /// The events of the current run.
     pub(crate) fn events(&self) -> Vec<HistoryEvent> {
-        events(&self.runs[&self.current()].log)
+        self.events_of(self.current())
     }
 
     /// The transcript so far is `text`, which begins with a line break. Forgets it.

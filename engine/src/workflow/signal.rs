@@ -15,15 +15,14 @@ use holdfast_proto::workflowservice::{
 };
 use prost::Message;
 
-use crate::change::Change;
 use crate::env::Env;
 use crate::event::new_event;
-use crate::id_record::{RecordLive, RequestSeen};
+use crate::id_record::{CurrentRun, RequestKind};
 use crate::ids::RunId;
 use crate::input::{Halt, Reply, Target};
 use crate::live::{Draft, Live};
 use crate::reject::{Code, Rejection};
-use crate::workflow::start::{Choice, Policies, begin, choose, earlier, existing};
+use crate::workflow::start::{Choice, Met, Policies, begin, choose, earlier, existing};
 use crate::workflow::workflow_task::{make_room, schedule_if_needed, schedule_now};
 use crate::workflow::{State, already_completed, make_starts_durable, run};
 
@@ -46,7 +45,7 @@ pub fn signal(
 ) -> Result<Reply, Halt> {
     // Before anything else: a repeated call whose answer was lost must not read "not found" when
     // the run closed or left meanwhile, for it was applied (DESIGN 11).
-    if let Some(run) = seen(draft, &request.request_id, env) {
+    if let Some(run) = repeated(draft, at, &request.request_id, env) {
         return Ok(signaled_in(draft, run));
     }
     let run = run(draft, at)?;
@@ -64,7 +63,7 @@ pub fn signal(
     }
     may_signal(run, env)?;
     make_starts_durable(run, env);
-    remember(&mut draft.record, id, &signal, env);
+    draft.record.remember(signal.request_id.clone(), RequestKind::Signal, id, env.now);
     if let Some(run) = draft.target() {
         deliver(run, signal, env);
         schedule_if_needed(run, env);
@@ -72,29 +71,28 @@ pub fn signal(
     Ok(signaled_in(draft, id))
 }
 
-/// The run in which a signal with this request id was accepted before: any run of the id within
-/// the window of the record (A13), and the run at hand as long as it is kept, as in Temporal.
-fn seen(draft: &Draft, request_id: &str, env: &Env<'_>) -> Option<RunId> {
-    if let Some(run) = draft.record.seen(request_id, env.now) {
-        return Some(run);
-    }
+/// The run in which this signal was accepted before: the run at hand as long as it is kept, as in
+/// Temporal, and, unless the call names its run, any run of the id within the window of the record
+/// (A13).
+fn repeated(draft: &Draft, at: Target, request_id: &str, env: &Env<'_>) -> Option<RunId> {
+    let mut recent = draft.record.seen(request_id, RequestKind::Signal, env.now);
+    let recent = recent.find(|met| match at {
+        Target::Current => true,
+        Target::Run(named) => named == *met,
+    });
+    recent.or_else(|| has_signal(draft, request_id).map(|run| run.run))
+}
+
+/// The run at hand, if it has a signal of this request, be it one with a start.
+fn has_signal<'a>(draft: &'a Draft, request_id: &str) -> Option<&'a Live> {
     let run = draft.runs.first().filter(|run| run.state.exists && !run.state.deleted)?;
     let known = run.state.knows_request(EventType::WorkflowExecutionSignaled, request_id);
-    known.then_some(run.run)
+    known.then_some(run)
 }
 
 fn signaled_in(draft: &Draft, run: RunId) -> Reply {
     let (workflow_id, run_id) = (draft.key.id.to_string(), run.to_string());
     Reply::Signaled(Box::new(WorkflowExecution { workflow_id, run_id }))
-}
-
-/// A request id is honoured once per workflow id, whichever run it met (A13); within that run also
-/// when the record has forgotten it, see [`seen`].
-fn remember(record: &mut RecordLive, run: RunId, signal: &Signal, env: &Env<'_>) {
-    if !signal.request_id.is_empty() {
-        let (id, run) = (signal.request_id.clone(), run.0.to_vec());
-        record.push(Change::RequestSeen(RequestSeen { id, at: env.now.0, run, start: false }));
-    }
 }
 
 fn may_signal(run: &Live, env: &Env<'_>) -> Result<(), Rejection> {
@@ -144,37 +142,54 @@ pub fn with_start(
         request.workflow_id_conflict_policy(),
         Conflict::UseExisting,
     );
-    if let Some(run) = seen(draft, &request.request_id, env) {
+    if let Some(run) = repeated_with_start(draft, &request.request_id, env) {
         return Ok(known(draft, run));
     }
-    let choice = choose(draft, &request.request_id, &policies, env)?;
+    let choice = choose(draft, &policies)?;
     let (start, signal) = split(request);
     match choice {
-        Choice::Earlier(run) => Ok(earlier(run, true)),
-        Choice::Known { .. } => Ok(existing(draft, false, false, None)),
         Choice::Use => {
-            signal_existing(draft, signal, env)?;
-            Ok(existing(draft, false, false, None))
+            // Within a run Temporal does not tell the two kinds of signals apart.
+            if has_signal(draft, &signal.request_id).is_none() {
+                signal_existing(draft, signal, env)?;
+            }
+            Ok(existing(draft, Met::Found, None))
         }
         Choice::New | Choice::Replace => {
-            let id = begin(draft, start, false, env).run;
-            remember(&mut draft.record, id, &signal, env);
+            let id = begin(draft, start, false, true, env).run;
+            remember_with_start(draft, id, &signal, env);
             if let Some(run) = draft.runs.last_mut() {
                 deliver(run, signal, env);
                 schedule_if_needed(run, env);
             }
-            Ok(existing(draft, true, false, None))
+            Ok(existing(draft, Met::Made, None))
         }
     }
+}
+
+/// The run that this signal-with-start made or met before: the current one as long as it made that,
+/// and any run of the id within the window of the record (A13).
+fn repeated_with_start(draft: &Draft, request_id: &str, env: &Env<'_>) -> Option<RunId> {
+    let current = draft.record.record.current.as_ref();
+    let made = current.filter(|current| {
+        current.with_signal && !request_id.is_empty() && current.create_request_id == request_id
+    });
+    let mut recent = draft.record.seen(request_id, RequestKind::SignalWithStart, env.now);
+    made.map(CurrentRun::run_id).or_else(|| recent.next())
+}
+
+fn remember_with_start(draft: &mut Draft, run: RunId, signal: &Signal, env: &Env<'_>) {
+    let (id, kind) = (signal.request_id.clone(), RequestKind::SignalWithStart);
+    draft.record.remember(id, kind, run, env.now);
 }
 
 /// The answer to a repeated call: the run that its signal went to, whatever became of it since.
 fn known(draft: &Draft, run: RunId) -> Reply {
     let current = draft.record.record.current.as_ref();
     if current.is_some_and(|current| current.run_id() == run) {
-        existing(draft, false, false, None)
+        existing(draft, Met::Found, None)
     } else {
-        earlier(run, false)
+        earlier(run, Met::Found)
     }
 }
 
@@ -184,7 +199,7 @@ fn signal_existing(draft: &mut Draft, signal: Signal, env: &Env<'_>) -> Result<(
     may_signal(run, env)?;
     make_starts_durable(run, env);
     let id = run.run;
-    remember(&mut draft.record, id, &signal, env);
+    remember_with_start(draft, id, &signal, env);
     if let Some(run) = draft.target() {
         deliver(run, signal, env);
         schedule_now(run, env);

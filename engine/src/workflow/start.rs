@@ -23,7 +23,7 @@ use prost_types::Duration;
 use crate::change::{Change, StartedBy};
 use crate::env::Env;
 use crate::event::new_event;
-use crate::id_record::CurrentRun;
+use crate::id_record::{CurrentRun, RequestKind};
 use crate::ids::{Hlc, RunId, Uuid};
 use crate::input::{Halt, Reply, Started, WorkflowTaskGrant};
 use crate::live::{Draft, Live};
@@ -37,15 +37,27 @@ use crate::workflow::{RequestEvent, RunInfo, State, make_starts_durable};
 /// How many request ids may be attached to one run; the oldest gives way.
 const ATTACHED: usize = 100;
 
+/// A start that comes again.
+enum Repeated {
+    /// Its request met the current run.
+    Current(Met),
+    /// Its request met a run before the current one.
+    Earlier(RunId, Met),
+}
+
+/// What the request of a start did to a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Met {
+    /// It made the run.
+    Made,
+    /// It was attached to the run that it found.
+    Attached,
+    /// It found the run, and left nothing in it but perhaps a signal.
+    Found,
+}
+
 /// What a start finds.
 pub enum Choice {
-    /// Its request made, or was attached to, the current run.
-    Known {
-        /// It made the run.
-        created: bool,
-    },
-    /// Its request made, or met, a run before the current one.
-    Earlier(RunId),
     /// The current run is used.
     Use,
     /// There is no open run: a new one.
@@ -73,16 +85,11 @@ impl Policies {
     }
 }
 
-/// Applies the id policies to what the record says.
-pub fn choose(
-    draft: &Draft,
-    request_id: &str,
-    policies: &Policies,
-    env: &Env<'_>,
-) -> Result<Choice, Rejection> {
-    let Some(current) = &draft.record.record.current else { return Ok(Choice::New) };
+/// What a start with this request id has met already, if it comes again.
+fn repeated(draft: &Draft, request_id: &str, env: &Env<'_>) -> Option<Repeated> {
+    let current = draft.record.record.current.as_ref()?;
     if current.create_request_id == request_id {
-        return Ok(Choice::Known { created: true });
+        return Some(Repeated::Current(Met::Made));
     }
     // The record forgets the oldest of many; the run does not.
     let run = draft.runs.first().filter(|run| run.run == current.run_id());
@@ -90,11 +97,16 @@ pub fn choose(
         run.state.knows_request(EventType::WorkflowExecutionOptionsUpdated, request_id)
     };
     if current.attached_request_ids.iter().any(|id| id == request_id) || run.is_some_and(attached) {
-        return Ok(Choice::Known { created: false });
+        return Some(Repeated::Current(Met::Attached));
     }
-    if let Some(run) = draft.record.started(request_id, env.now) {
-        return Ok(Choice::Earlier(run));
-    }
+    let before = |kind| draft.record.seen(request_id, kind, env.now).next();
+    let made = before(RequestKind::Start).map(|run| Repeated::Earlier(run, Met::Made));
+    made.or_else(|| before(RequestKind::Attached).map(|run| Repeated::Earlier(run, Met::Attached)))
+}
+
+/// Applies the id policies to what the record says.
+pub fn choose(draft: &Draft, policies: &Policies) -> Result<Choice, Rejection> {
+    let Some(current) = &draft.record.record.current else { return Ok(Choice::New) };
     let status = Status::try_from(current.status).unwrap_or(Status::Unspecified);
     let (id, run) = (&draft.key.id, current.run_id());
     if status == Status::Running {
@@ -149,62 +161,57 @@ pub fn start(
         request.workflow_id_conflict_policy(),
         Conflict::Fail,
     );
-    let choice = choose(draft, &request.request_id, &policies, env)?;
-    match choice {
-        Choice::Earlier(run) => Ok(earlier(run, true)),
-        Choice::Known { created } => {
-            let eager =
-                if created && request.request_eager_execution { first_task(draft) } else { None };
-            Ok(existing(draft, created, !created, eager))
+    match repeated(draft, &request.request_id, env) {
+        Some(Repeated::Current(met)) => {
+            let eager = met == Met::Made && request.request_eager_execution;
+            return Ok(existing(draft, met, if eager { first_task(draft) } else { None }));
         }
+        Some(Repeated::Earlier(run, met)) => return Ok(earlier(run, met)),
+        None => {}
+    }
+    match choose(draft, &policies)? {
         Choice::Use => {
-            let attached = attach(draft, &request, env);
-            Ok(existing(draft, false, attached, None))
+            let met = if attach(draft, &request, env) { Met::Attached } else { Met::Found };
+            Ok(existing(draft, met, None))
         }
         Choice::New | Choice::Replace => {
             let eager = request.request_eager_execution
                 && nanos(request.workflow_start_delay.as_ref()) == 0;
             let identity = request.identity.clone();
             let key = draft.key.clone();
-            let run = begin(draft, request, eager, env);
+            let run = begin(draft, request, eager, false, env);
             schedule_if_needed(run, env);
             let task = match eager {
                 true => start_inline(run, &key, &identity, "", env.ids.uuid(), env).map(Box::new),
                 false => None,
             };
-            Ok(existing(draft, true, false, task))
+            Ok(existing(draft, Met::Made, task))
         }
     }
 }
 
 /// What the record says of the current run, as the answer to a start.
-pub fn existing(
-    draft: &Draft,
-    started: bool,
-    attached: bool,
-    eager: Option<Box<WorkflowTaskGrant>>,
-) -> Reply {
+pub fn existing(draft: &Draft, met: Met, eager: Option<Box<WorkflowTaskGrant>>) -> Reply {
     let current = draft.record.record.current.clone().unwrap_or_default();
     Reply::Started(Box::new(Started {
         run: current.run_id(),
         first_run: current.first_run_id(),
-        started,
+        started: met == Met::Made,
         status: Status::try_from(current.status).unwrap_or(Status::Unspecified),
-        attached,
+        attached: met == Met::Attached,
         eager,
     }))
 }
 
-/// The answer to a request that met a run which has given way to another since, `started` when it
-/// made that run.
-pub fn earlier(run: RunId, started: bool) -> Reply {
+/// The answer to a request that met a run which has given way to another since.
+pub fn earlier(run: RunId, met: Met) -> Reply {
     Reply::Started(Box::new(Started {
         run,
         first_run: run,
-        started,
+        started: met == Met::Made,
         // What became of it is not known here.
         status: Status::Unspecified,
-        attached: false,
+        attached: met == Met::Attached,
         eager: None,
     }))
 }
@@ -249,11 +256,12 @@ fn attach(draft: &mut Draft, request: &StartWorkflowExecutionRequest, env: &Env<
 }
 
 /// Creates the run and makes it the current one; what was open is terminated. The first workflow
-/// task is left to the caller.
+/// task, and the signal that the request came `with`, are left to the caller.
 pub fn begin<'a>(
     draft: &'a mut Draft,
     request: StartWorkflowExecutionRequest,
     eager: bool,
+    with_signal: bool,
     env: &Env<'_>,
 ) -> &'a mut Live {
     let id = env.ids.uuid();
@@ -272,6 +280,7 @@ pub fn begin<'a>(
         create_request_id: request_id,
         started_at: run.state.info.started_at,
         attached_request_ids: Vec::new(),
+        with_signal,
     };
     draft.record.replace_current(current, env.now);
     draft.runs.push(run);

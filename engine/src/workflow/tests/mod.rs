@@ -7,6 +7,7 @@ mod corpus;
 mod describe;
 mod grants;
 mod random;
+mod requests;
 mod signal;
 mod start;
 mod sticky;
