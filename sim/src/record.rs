@@ -123,7 +123,8 @@ pub struct Asked {
     pub id: Arc<str>,
     /// The run that is named; empty for the current one.
     pub run: String,
-    /// Unique in the record: the request id where there is one, the identity in events where not.
+    /// Unique in the record, and the identity in the events that it leaves. The request id, too, but
+    /// for the calls that carry one which another kind of call had before.
     pub request: String,
     /// Of a start.
     pub policies: Policies,

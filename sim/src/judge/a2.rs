@@ -23,6 +23,15 @@ mod tests {
         world.ok(Kind::Signal, "w", "g2");
         fires(check, &world, "no history has it");
 
+        // The same request id, another kind of call: each acknowledged call is written on its own.
+        let mut kinds = World::default();
+        kinds.run("w", "r1").started("s1").signaled("g1");
+        kinds.start("w", "s1", "r1", true);
+        kinds.ok(Kind::SignalWithStart, "w", "g1");
+        quiet(check, &kinds);
+        kinds.ok(Kind::SignalWithStart, "w", "s1");
+        fires(check, &kinds, "signal-with-start w (s1)");
+
         let mut twice = World::default();
         twice.run("w", "r1").started("s1").signaled("g1").signaled("g1");
         twice.unknown(Kind::Signal, "w", "g1");

@@ -97,7 +97,7 @@ pub(super) enum Mark {
 pub(super) fn mark(event: &HistoryEvent) -> Option<(Mark, &str)> {
     Some(match event.attributes.as_ref()? {
         Event::WorkflowExecutionStartedEventAttributes(a) => (Mark::Start, &a.identity),
-        Event::WorkflowExecutionSignaledEventAttributes(a) => (Mark::Signal, &a.request_id),
+        Event::WorkflowExecutionSignaledEventAttributes(a) => (Mark::Signal, &a.identity),
         Event::WorkflowExecutionCancelRequestedEventAttributes(a) => (Mark::Cancel, &a.identity),
         Event::WorkflowExecutionTerminatedEventAttributes(a) => (Mark::Terminate, &a.identity),
         Event::WorkflowTaskCompletedEventAttributes(a) => (Mark::TaskCompleted, &a.identity),

@@ -218,7 +218,7 @@ impl Builder<'_> {
 
     pub(super) fn signaled(self, request: &str) -> Self {
         let attributes = WorkflowExecutionSignaledEventAttributes {
-            request_id: request.to_owned(),
+            identity: request.to_owned(),
             ..WorkflowExecutionSignaledEventAttributes::default()
         };
         let attributes = Event::WorkflowExecutionSignaledEventAttributes(Box::new(attributes));

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_api::grpc::Frontend;
@@ -71,6 +72,16 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u32) {
     while running.join_next().await.is_some() {}
 }
 
+/// Whether a request id that one kind of call had means nothing to another. A signal-with-start
+/// knows the ids of both signals and starts when it writes, but a start that was honoured says
+/// nothing about whether its signal was.
+fn strangers(before: Kind, now: Kind) -> bool {
+    matches!(
+        (before, now),
+        (Kind::Start, Kind::Signal | Kind::SignalWithStart) | (Kind::Signal, Kind::Start)
+    )
+}
+
 /// One operation.
 struct Operation {
     shared: Arc<Shared>,
@@ -137,12 +148,36 @@ impl Operation {
         Policies { reuse, conflict }
     }
 
+    /// The request id of a call: now and then one that another kind of call on this workflow had.
+    fn request_id(&mut self, kind: Kind) -> String {
+        if !self.rng.one_in(4) {
+            return self.request.clone();
+        }
+        let mut spent = lock(&self.shared.spent);
+        match spent.get(&self.id) {
+            Some((before, _)) if strangers(*before, kind) => {}
+            _ => return self.request.clone(),
+        }
+        // Lent once: a third call might be of a kind that one of the two knows.
+        let lent = spent.remove(&self.id).map(|(_, request)| request);
+        self.shared.reused.fetch_add(1, Ordering::Relaxed);
+        lent.unwrap_or_else(|| self.request.clone())
+    }
+
+    /// An acknowledged call: from here on another kind of call may have its request id.
+    fn spend(&self, kind: Kind, request_id: &str) {
+        if request_id == self.request {
+            lock(&self.shared.spent).insert(self.id.clone(), (kind, self.request.clone()));
+        }
+    }
+
     fn queue(&mut self) -> String {
         let plan = &self.shared.scenario.workload;
         format!("q{}", self.rng.below(u64::from(plan.queues.min(plan.workers).max(1))))
     }
 
-    /// Makes the call of an operation, from its beginning in the record to its end.
+    /// Makes the call of an operation, from its beginning in the record to its end; says whether it
+    /// was acknowledged.
     async fn call<Q, T, C, F>(
         &self,
         asked: Asked,
@@ -150,7 +185,8 @@ impl Operation {
         query: Q,
         call: C,
         told: impl FnOnce(T) -> Told + Send,
-    ) where
+    ) -> bool
+    where
         Q: Clone + Send + 'static,
         T: Send + 'static,
         C: Fn(Frontend, Request<Q>) -> F + Clone + Send + 'static,
@@ -166,8 +202,10 @@ impl Operation {
         if let Outcome::Ok(Told::Started { run, .. }) = &outcome {
             lock(&self.shared.newest).insert(self.id.clone(), run.clone());
         }
+        let acknowledged = matches!(outcome, Outcome::Ok(_));
         let what = format!("{} {} {}", self.request, kind.name(), self.id);
         self.shared.end(op, &what, outcome, answer.unsure);
+        acknowledged
     }
 
     async fn start(&mut self) {
@@ -175,6 +213,7 @@ impl Operation {
         let some = |rng: &mut Rng, range| rng.one_in(8).then(|| millis(rng.within(range)));
         let run_timeout = some(&mut self.rng, 2_000..15_000);
         let delay = some(&mut self.rng, 100..3_000);
+        let request_id = self.request_id(Kind::Start);
         let query = rpc::StartWorkflowExecutionRequest {
             namespace: NAMESPACE.to_owned(),
             workflow_id: self.id.to_string(),
@@ -182,7 +221,7 @@ impl Operation {
             task_queue: Some(queue(&self.queue())),
             input: Some(text(&self.rng.bits().to_string())),
             identity: self.request.clone(),
-            request_id: self.request.clone(),
+            request_id: request_id.clone(),
             workflow_id_reuse_policy: policies.reuse,
             workflow_id_conflict_policy: policies.conflict,
             workflow_task_timeout: Some(millis(self.rng.within(1_000..4_000))),
@@ -194,22 +233,27 @@ impl Operation {
         asked.policies = policies;
         let call =
             |front: Frontend, request| async move { front.start_workflow_execution(request).await };
-        self.call(asked, Patience::USUAL, query, call, |a| Told::Started {
-            run: a.run_id,
-            started: a.started,
-        })
-        .await;
+        if self
+            .call(asked, Patience::USUAL, query, call, |a| Told::Started {
+                run: a.run_id,
+                started: a.started,
+            })
+            .await
+        {
+            self.spend(Kind::Start, &request_id);
+        }
     }
 
     async fn signal(&mut self) {
         let run = self.maybe_run();
+        let request_id = self.request_id(Kind::Signal);
         let query = rpc::SignalWorkflowExecutionRequest {
             namespace: NAMESPACE.to_owned(),
             workflow_execution: Some(execution(&self.id, &run)),
             signal_name: "go".to_owned(),
             input: Some(text(&self.request)),
             identity: self.request.clone(),
-            request_id: self.request.clone(),
+            request_id: request_id.clone(),
             ..rpc::SignalWorkflowExecutionRequest::default()
         };
         let mut asked = asked(Kind::Signal, &self.who, &self.id, &self.request);
@@ -217,11 +261,14 @@ impl Operation {
         let call = |front: Frontend, request| async move {
             front.signal_workflow_execution(request).await
         };
-        self.call(asked, Patience::USUAL, query, call, |_| Told::Done).await;
+        if self.call(asked, Patience::USUAL, query, call, |_| Told::Done).await {
+            self.spend(Kind::Signal, &request_id);
+        }
     }
 
     async fn signal_with_start(&mut self) {
         let policies = self.policies();
+        let request_id = self.request_id(Kind::SignalWithStart);
         let query = rpc::SignalWithStartWorkflowExecutionRequest {
             namespace: NAMESPACE.to_owned(),
             workflow_id: self.id.to_string(),
@@ -229,7 +276,7 @@ impl Operation {
             task_queue: Some(queue(&self.queue())),
             input: Some(text(&self.rng.bits().to_string())),
             identity: self.request.clone(),
-            request_id: self.request.clone(),
+            request_id: request_id.clone(),
             signal_name: "go".to_owned(),
             signal_input: Some(text(&self.request)),
             workflow_id_reuse_policy: policies.reuse,
@@ -246,7 +293,7 @@ impl Operation {
         let call = |front: Frontend, request| async move {
             front.signal_with_start_workflow_execution(request).await
         };
-        self.call(asked, Patience::USUAL, query, call, told).await;
+        let _acknowledged = self.call(asked, Patience::USUAL, query, call, told).await;
     }
 
     async fn cancel(&mut self) {
@@ -265,7 +312,7 @@ impl Operation {
         let call = |front: Frontend, request| async move {
             front.request_cancel_workflow_execution(request).await
         };
-        self.call(asked, patience, query, call, |_| Told::Done).await;
+        let _acknowledged = self.call(asked, patience, query, call, |_| Told::Done).await;
     }
 
     async fn terminate(&mut self) {
@@ -283,6 +330,6 @@ impl Operation {
         let call = |front: Frontend, request| async move {
             front.terminate_workflow_execution(request).await
         };
-        self.call(asked, patience, query, call, |_| Told::Done).await;
+        let _acknowledged = self.call(asked, patience, query, call, |_| Told::Done).await;
     }
 }

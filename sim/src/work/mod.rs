@@ -18,7 +18,7 @@ pub mod wire;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +60,10 @@ pub(crate) struct Shared {
     pub(crate) newest: Mutex<BTreeMap<Arc<str>, String>>,
     /// The newest acknowledged heartbeat of each activity: attempt, number.
     pub(crate) beats: Mutex<BTreeMap<(String, String), (i32, u32)>>,
+    /// A request id of an acknowledged call that no other call had since, by workflow id.
+    pub(crate) spent: Mutex<BTreeMap<Arc<str>, (Kind, String)>>,
+    /// How many calls carried a request id that another kind of call had before.
+    pub(crate) reused: AtomicU64,
     /// Ids that a start was sent for.
     started: Mutex<BTreeSet<Arc<str>>>,
     /// Once the namespace is there.
@@ -169,6 +173,8 @@ pub fn start(doors: Doors, scenario: Arc<Scenario>, seed: u64, trace: Trace) -> 
         homes: Mutex::default(),
         newest: Mutex::default(),
         beats: Mutex::default(),
+        spent: Mutex::default(),
+        reused: AtomicU64::new(0),
         started: Mutex::default(),
         ready: watch::Sender::new(false),
         stopping: AtomicBool::new(false),
@@ -271,12 +277,16 @@ impl Workload {
         }
     }
 
-    /// How many operations of each kind began.
+    /// How many operations of each kind began, and how many carried the request id of another kind.
     pub fn ops(&self) -> BTreeMap<&'static str, u64> {
+        let reused = self.shared.reused.load(Ordering::Relaxed);
         self.shared.record.look(|operations| {
             let mut counts = BTreeMap::new();
             for operation in operations {
                 *counts.entry(operation.asked.kind.name()).or_default() += 1;
+            }
+            if reused > 0 {
+                counts.insert("request-id-of-another-kind", reused);
             }
             counts
         })
