@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use holdfast_engine::change::{Change, EVENT_TAG};
 use holdfast_engine::ids::Hlc;
-use holdfast_proto::enums::EventType;
-use holdfast_raft::entry::{Reign, ShardEntry};
+use holdfast_proto::enums::{EventType, WorkflowTaskFailedCause};
+use holdfast_proto::history::HistoryEvent;
+use holdfast_proto::history::history_event::Attributes;
+use holdfast_raft::entry::{Reign, ShardEntry, WireChange};
 use holdfast_storage::{GroupId, LogEntry};
 use prost::Message;
 
@@ -20,6 +22,8 @@ pub struct Coverage {
     reached: BTreeMap<GroupId, u64>,
     changes: BTreeMap<u16, u64>,
     events: BTreeMap<i32, u64>,
+    /// Events that say by themselves which rare path led to them.
+    paths: BTreeMap<&'static str, u64>,
     reigns: BTreeMap<GroupId, Reign>,
     opened: Vec<u64>,
 }
@@ -53,10 +57,26 @@ impl Coverage {
             if dropped > 0 {
                 *self.changes.entry(Change::RunDeleted.encode().0).or_default() += dropped;
             }
-            for change in parts.into_iter().flat_map(|part| part.changes) {
+            let ends =
+                [EventType::WorkflowExecutionTerminated, EventType::WorkflowExecutionTimedOut];
+            let changes = parts.into_iter().flat_map(|part| {
+                let is_end = |change: &WireChange| {
+                    change.tag == EVENT_TAG
+                        && ends.iter().any(|end| *end as i32 == event_type(&change.body))
+                };
+                let closes = part.changes.iter().any(is_end);
+                part.changes.into_iter().map(move |change| (change, closes))
+            });
+            for (change, closes) in changes {
                 *self.changes.entry(change.tag).or_default() += 1;
                 if change.tag == EVENT_TAG {
-                    *self.events.entry(event_type(&change.body)).or_default() += 1;
+                    let kind = event_type(&change.body);
+                    *self.events.entry(kind).or_default() += 1;
+                    if let Some(path) =
+                        path(kind, &change.body).filter(|path| !closes || *path == OVERGROWN)
+                    {
+                        *self.paths.entry(path).or_default() += 1;
+                    }
                 }
             }
         }
@@ -77,16 +97,42 @@ impl Coverage {
         seen.collect()
     }
 
-    /// How often each event was seen, by name.
+    /// How often each event was seen, by name, and how often one came of a limit.
     pub fn events(&self) -> BTreeMap<String, u64> {
         let named = |kind: i32| EventType::try_from(kind).map(|kind| format!("{kind:?}"));
         let seen = self.events.iter();
-        seen.map(|(kind, n)| (named(*kind).unwrap_or_else(|_| kind.to_string()), *n)).collect()
+        let seen = seen.map(|(kind, n)| (named(*kind).unwrap_or_else(|_| kind.to_string()), *n));
+        seen.chain(self.paths.iter().map(|(name, n)| ((*name).to_owned(), *n))).collect()
     }
 }
 
 fn event_type(body: &Bytes) -> i32 {
     TypeOnly::decode(body.as_ref()).map_or(0, |event| event.event_type)
+}
+
+const OVERGROWN: &str = "overgrown run";
+const FULL_BUFFER: &str = "task ended for a full buffer";
+
+/// The limit that an event comes of, if it comes of one. A task that is ended because its run ends
+/// looks like one that is ended for a full buffer: the caller knows.
+fn path(kind: i32, body: &Bytes) -> Option<&'static str> {
+    let may = [EventType::WorkflowExecutionTerminated, EventType::WorkflowTaskFailed];
+    if !may.iter().any(|one| *one as i32 == kind) {
+        return None;
+    }
+    match HistoryEvent::decode(body.as_ref()).ok()?.attributes? {
+        Attributes::WorkflowExecutionTerminatedEventAttributes(a)
+            if a.reason.starts_with("Workflow history") =>
+        {
+            Some(OVERGROWN)
+        }
+        Attributes::WorkflowTaskFailedEventAttributes(a)
+            if a.cause == WorkflowTaskFailedCause::ForceCloseCommand as i32 =>
+        {
+            Some(FULL_BUFFER)
+        }
+        _ => None,
+    }
 }
 
 /// The changes that counts do not name.
@@ -100,7 +146,7 @@ pub(crate) mod testing {
     use super::*;
     use bytes::{BufMut, BytesMut};
     use holdfast_engine::ids::{ExecutionKey, Slot, Uuid};
-    use holdfast_raft::entry::{EntryDraft, SlotPart, WireChange};
+    use holdfast_raft::entry::{EntryDraft, SlotPart};
 
     /// An entry of term 1 that changes the record of workflow `w`.
     pub(crate) fn entry(index: u64, changes: &[Change]) -> LogEntry {
@@ -127,7 +173,6 @@ pub(crate) mod testing {
 mod tests {
     use super::testing::entry;
     use super::*;
-    use holdfast_proto::history::HistoryEvent;
 
     #[test]
     fn each_place_of_a_log_counts_once() {

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::clock::NodeClock;
 use crate::disk::{SimLog, SimStore};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Sizes};
 use crate::world::{Shared, Up};
 
 /// What a node is born with.
@@ -67,7 +67,7 @@ fn config(scenario: &Scenario, node: NodeId, members: BTreeSet<NodeId>) -> NodeC
         node_id: node,
         members,
         shards: scenario.shards,
-        limits: Limits::default(),
+        limits: limits(sizes),
         shard: ShardConfig {
             pipeline: sizes.pipeline,
             entry_drafts: sizes.entry_drafts,
@@ -86,10 +86,22 @@ fn config(scenario: &Scenario, node: NodeId, members: BTreeSet<NodeId>) -> NodeC
     }
 }
 
+/// Those of the product, but for what the scenario makes small.
+fn limits(sizes: &Sizes) -> Limits {
+    Limits {
+        history_events_max: sizes.history_events,
+        history_bytes_max: sizes.history_bytes,
+        buffered_events: sizes.buffered_events,
+        buffered_bytes: sizes.buffered_bytes,
+        signals: sizes.signals,
+        ..Limits::default()
+    }
+}
+
 fn settings(scenario: &Scenario) -> Settings {
     let sizes = &scenario.sizes;
     Settings {
-        limits: Limits::default(),
+        limits: limits(sizes),
         history_wait: Duration::from_millis(sizes.history_wait_ms),
         poll_wait: Duration::from_millis(sizes.poll_ms),
         history_page_max: sizes.history_page,

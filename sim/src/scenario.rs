@@ -281,6 +281,16 @@ pub struct Sizes {
     pub list_page: usize,
     /// Inputs that wait in a shard's inbox.
     pub inbox: usize,
+    /// Events that a history may have; a run with more is terminated.
+    pub history_events: i64,
+    /// Bytes that a history may have; a run with more is terminated.
+    pub history_bytes: u64,
+    /// Events that wait for a workflow task to end; with more it is ended for them.
+    pub buffered_events: usize,
+    /// Bytes of events that wait for a workflow task to end; with more it is ended for them.
+    pub buffered_bytes: usize,
+    /// Signals that a run takes; more are refused.
+    pub signals: u64,
 }
 
 impl Default for Sizes {
@@ -299,6 +309,11 @@ impl Default for Sizes {
             history_page: 256,
             list_page: 1000,
             inbox: 16_384,
+            history_events: 51_200,
+            history_bytes: 50 << 20,
+            buffered_events: 100,
+            buffered_bytes: 2 << 20,
+            signals: 10_000,
         }
     }
 }
@@ -471,7 +486,27 @@ impl Sizes {
         if rng.one_in(2) {
             sizes.list_page = 1 + rng.below(10) as usize;
         }
+        sizes.small_limits(rng);
         sizes
+    }
+
+    /// Limits of runs that some runs reach: most of them end within a hundred events.
+    fn small_limits(&mut self, rng: &mut Rng) {
+        if rng.one_in(3) {
+            self.history_events = 20 + rng.below(80) as i64;
+        }
+        if rng.one_in(4) {
+            self.history_bytes = 3_000 + rng.below(12_000);
+        }
+        if rng.one_in(2) {
+            self.buffered_events = 1 + rng.below(3) as usize;
+        }
+        if rng.one_in(4) {
+            self.buffered_bytes = 50 + rng.below(500) as usize;
+        }
+        if rng.one_in(4) {
+            self.signals = 2 + rng.below(8);
+        }
     }
 }
 
