@@ -97,12 +97,16 @@ impl Coverage {
         seen.collect()
     }
 
-    /// How often each event was seen, by name, and how often one came of a limit.
+    /// How often a limit was met, by what came of it.
+    pub fn paths(&self) -> BTreeMap<String, u64> {
+        self.paths.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()
+    }
+
+    /// How often each event was seen, by name.
     pub fn events(&self) -> BTreeMap<String, u64> {
         let named = |kind: i32| EventType::try_from(kind).map(|kind| format!("{kind:?}"));
         let seen = self.events.iter();
-        let seen = seen.map(|(kind, n)| (named(*kind).unwrap_or_else(|_| kind.to_string()), *n));
-        seen.chain(self.paths.iter().map(|(name, n)| ((*name).to_owned(), *n))).collect()
+        seen.map(|(kind, n)| (named(*kind).unwrap_or_else(|_| kind.to_string()), *n)).collect()
     }
 }
 

@@ -81,6 +81,8 @@ pub struct Report {
     pub changes: BTreeMap<String, u64>,
     /// Events in the logs by type.
     pub events: BTreeMap<String, u64>,
+    /// How often rare paths were taken, by name.
+    pub paths: BTreeMap<String, u64>,
     /// Hash of the trace.
     pub trace: String,
     /// Lines of the trace.
@@ -208,6 +210,8 @@ fn report(
         counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
     };
     let coverage = world.coverage();
+    let mut paths = coverage.paths();
+    paths.insert("request id of another kind of call".to_owned(), load.reused());
     Report {
         scenario: world.scenario.name.clone(),
         nodes: world.scenario.nodes,
@@ -220,6 +224,7 @@ fn report(
         operations: named(load.ops()),
         changes: coverage.changes(),
         events: coverage.events(),
+        paths,
         trace: format!("{hash:016x}"),
         trace_lines,
         violations: violations.into_iter().map(finding).collect(),

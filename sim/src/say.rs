@@ -44,6 +44,7 @@ pub(crate) fn report(report: &Report) {
     counts("faults", &report.faults);
     counts("operations", &report.operations);
     covered(&report.changes, &report.events);
+    counts("rare paths", &report.paths);
     println!("  trace {} over {} lines", report.trace, report.trace_lines);
     for one in &report.violations {
         println!("VIOLATION {} ({}): {}", one.rule, one.key, one.text);
@@ -130,6 +131,7 @@ pub(crate) fn summary(summary: &Summary) {
     counts("faults", &summary.faults);
     counts("operations", &summary.operations);
     covered(&summary.changes, &summary.events);
+    counts("rare paths", &summary.paths);
     for (seed, file, one) in summary.violations.iter().take(SHOWN) {
         let how = match file {
             Some(file) => format!("--scenario {}", file.display()),

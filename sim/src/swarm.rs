@@ -61,6 +61,8 @@ pub struct Summary {
     pub changes: BTreeMap<String, u64>,
     /// Events in the logs by type.
     pub events: BTreeMap<String, u64>,
+    /// How often rare paths were taken, by name.
+    pub paths: BTreeMap<String, u64>,
     /// What was found, with the seed and the scenario file, if there was one.
     pub violations: Vec<(u64, Option<PathBuf>, Finding)>,
 }
@@ -79,6 +81,7 @@ impl Summary {
             (&mut self.operations, &report.operations),
             (&mut self.changes, &report.changes),
             (&mut self.events, &report.events),
+            (&mut self.paths, &report.paths),
         ] {
             for (name, count) in from {
                 *to.entry(name.clone()).or_default() += count;

@@ -277,16 +277,17 @@ impl Workload {
         }
     }
 
-    /// How many operations of each kind began, and how many carried the request id of another kind.
+    /// How many calls carried a request id that another kind of call had before.
+    pub fn reused(&self) -> u64 {
+        self.shared.reused.load(Ordering::Relaxed)
+    }
+
+    /// How many operations of each kind began.
     pub fn ops(&self) -> BTreeMap<&'static str, u64> {
-        let reused = self.shared.reused.load(Ordering::Relaxed);
         self.shared.record.look(|operations| {
             let mut counts = BTreeMap::new();
             for operation in operations {
                 *counts.entry(operation.asked.kind.name()).or_default() += 1;
-            }
-            if reused > 0 {
-                counts.insert("request-id-of-another-kind", reused);
             }
             counts
         })
