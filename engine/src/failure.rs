@@ -11,11 +11,15 @@ use holdfast_proto::failure::{
 /// The message of a failure that stands for one that was too large.
 pub const TOO_LARGE: &str = "Failure exceeds size limit.";
 
-/// What a level of causes costs beside its texts when a failure is cut down.
-const LEVEL_OVERHEAD: usize = 16;
+/// What a text, a cause and the mark of a server failure cost beside their bytes when a failure is
+/// cut down.
+const OVERHEAD: usize = 4;
+
+/// What the mark of an application failure costs.
+const APPLICATION_OVERHEAD: usize = 8;
 
 /// How many causes of a failure that is cut down are kept at most.
-pub const CAUSES_KEPT: usize = 64;
+pub const CAUSES_KEPT: usize = 20;
 
 /// A failure of the server's own.
 pub fn server(message: &str, non_retryable: bool) -> Failure {
@@ -53,16 +57,16 @@ pub fn timeout(
     })
 }
 
-/// The texts of a failure, its kind and its causes as far as `max` bytes and [`CAUSES_KEPT`]
-/// levels carry them. Details and encoded attributes are left out: half a payload is worth
-/// nothing. A chain of causes may be as deep as a request can nest: it is followed in a loop.
+/// The texts of a failure, whether it may be tried again, and its causes as far as `max` bytes and
+/// [`CAUSES_KEPT`] levels carry them, to the byte as the reference counts. Details and encoded
+/// attributes are left out: half a payload is worth nothing. A chain of causes may be as deep as a request can nest: it is followed in a loop.
 pub fn truncated(failure: &Failure, max: usize) -> Failure {
     let mut levels = Vec::new();
     let (mut next, mut left) = (Some(failure.clone()), max);
     while let Some(Ok((full, cause))) = next.as_ref().map(Failure::split) {
-        left = left.saturating_sub(LEVEL_OVERHEAD);
         levels.push(level(full, &mut left));
-        next = cause.filter(|_| left > LEVEL_OVERHEAD && levels.len() <= CAUSES_KEPT);
+        next = cause.filter(|_| left > OVERHEAD && levels.len() <= CAUSES_KEPT);
+        left = left.saturating_sub(OVERHEAD);
     }
     let chain = levels.into_iter().rev().fold(None, |cause, level| {
         Some(Failure::encode_from(&decoded::Failure { cause, ..level }))
@@ -70,36 +74,38 @@ pub fn truncated(failure: &Failure, max: usize) -> Failure {
     chain.unwrap_or_default()
 }
 
-/// What is left of one failure of a chain; the bytes of its texts are taken off `left`.
+/// What is left of one failure of a chain; what it costs is taken off `left`.
 fn level(full: decoded::Failure, left: &mut usize) -> decoded::Failure {
-    let mut cut = |text: &str| {
+    let cut = |text: &str, left: &mut usize| {
         let text = prefix(text, *left);
-        *left -= text.len();
+        let overhead = if text.is_empty() { 0 } else { OVERHEAD };
+        *left = left.saturating_sub(text.len() + overhead);
         text.to_owned()
     };
-    let mut out = decoded::Failure { source: cut(&full.source), ..decoded::Failure::default() };
-    out.failure_info = match &full.failure_info {
+    let failure_info = match &full.failure_info {
         Some(FailureInfo::ApplicationFailureInfo(info)) => {
+            let r#type = cut(&info.r#type, left);
+            *left = left.saturating_sub(APPLICATION_OVERHEAD);
+            let non_retryable = info.non_retryable;
             Some(FailureInfo::ApplicationFailureInfo(ApplicationFailureInfo {
-                r#type: cut(&info.r#type),
-                non_retryable: info.non_retryable,
-                next_retry_delay: info.next_retry_delay,
-                category: info.category,
-                details: None,
+                r#type,
+                non_retryable,
+                ..ApplicationFailureInfo::default()
             }))
         }
-        Some(FailureInfo::TimeoutFailureInfo(info)) => {
-            Some(FailureInfo::TimeoutFailureInfo(TimeoutFailureInfo {
-                timeout_type: info.timeout_type,
-                last_heartbeat_details: None,
-            }))
+        Some(FailureInfo::ServerFailureInfo(info)) => {
+            *left = left.saturating_sub(OVERHEAD);
+            Some(FailureInfo::ServerFailureInfo(*info))
         }
-        Some(FailureInfo::ServerFailureInfo(info)) => Some(FailureInfo::ServerFailureInfo(*info)),
         _ => None,
     };
-    out.message = cut(&full.message);
-    out.stack_trace = cut(&full.stack_trace);
-    out
+    decoded::Failure {
+        source: cut(&full.source, left),
+        message: cut(&full.message, left),
+        stack_trace: cut(&full.stack_trace, left),
+        failure_info,
+        ..decoded::Failure::default()
+    }
 }
 
 /// As much of `text` as fits `max` bytes without cutting a character.
@@ -145,7 +151,8 @@ mod tests {
         let small = application("ä".repeat(3).as_str(), Some(inner.clone()));
         let cut = truncated(&small, 2048).decode().expect("decodes");
         assert_eq!(cut.cause, Some(truncated(&inner, 2048)));
-        let cut = truncated(&small, LEVEL_OVERHEAD + 7 + 3).decode().expect("decodes");
+        // The type, what it and an application failure cost, the source, and one letter and a half.
+        let cut = truncated(&small, (4 + 4 + 8) + (3 + 4) + 3).decode().expect("decodes");
         assert_eq!((cut.message.as_str(), cut.cause), ("ä", None));
     }
 

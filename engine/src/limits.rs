@@ -51,10 +51,9 @@ pub struct Limits {
     pub workflow_task_retry_max: Duration,
     /// `history.workflowTaskHeartbeatTimeout`.
     pub workflow_task_heartbeat: Duration,
-    /// `mutableStateActivityFailureSizeLimitError`: of a failure kept for describe.
+    /// `mutableStateActivityFailureSizeLimitError`: of a failure kept for describe, which is cut
+    /// down to it.
     pub activity_failure_bytes: usize,
-    /// `mutableStateActivityFailureSizeLimitWarn`: what such a failure is cut down to.
-    pub activity_failure_bytes_warn: usize,
     /// `system.transactionSizeLimit`: one draft.
     pub transaction_bytes: usize,
 }
@@ -86,7 +85,6 @@ impl Default for Limits {
             workflow_task_retry_max: Duration::from_secs(600),
             workflow_task_heartbeat: Duration::from_secs(1800),
             activity_failure_bytes: 4 << 10,
-            activity_failure_bytes_warn: 2 << 10,
             transaction_bytes: 4 << 20,
         }
     }

@@ -375,7 +375,7 @@ fn kept(failure: &Failure, limits: &Limits) -> Failure {
     if failure.encoded_len() <= limits.activity_failure_bytes {
         return failure.clone();
     }
-    failure::too_large(failure, false, limits.activity_failure_bytes_warn)
+    failure::too_large(failure, false, limits.activity_failure_bytes)
 }
 
 /// Writes STARTED, if a worker had the attempt, and right behind it the event that closes the
