@@ -227,6 +227,9 @@ fn start_to_close_is_retried_and_schedule_to_start_is_not() {
         RetryState::MaximumAttemptsReached,
     );
     assert_eq!(timeout_of(&rig, 7), expected);
+    // What the attempt before came to.
+    let last = timed_out(&rig, 7).failure.expect("failure").decode().expect("decodes");
+    assert_eq!(text(&last.cause), "activity StartToClose timeout");
     assert_eq!(message(rig.complete_activity(&second)), GONE);
 
     let mut rig = scheduled(|a| a.schedule_to_start_timeout = seconds(1));

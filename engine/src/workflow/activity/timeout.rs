@@ -105,11 +105,12 @@ fn expire(run: &mut Live, env: &Env<'_>, id: EventId, kind: TimeoutType) -> bool
     let Some(state) = verdict else { return false };
     let Some(activity) = run.state.activities.get(&id) else { return true };
     let details = activity.heartbeat_details.clone();
+    // Why there was another attempt: users want to see what failed, not only what gave up.
+    let cause = activity.last_failure.clone();
     let failure = if state == RetryState::Timeout && kind != TimeoutType::ScheduleToStart {
-        let cause = activity.last_failure.clone();
         failure::timeout(NO_TIME.to_owned(), TimeoutType::ScheduleToClose, details, cause)
     } else {
-        failure::timeout(message, kind, details, None)
+        failure::timeout(message, kind, details, cause)
     };
     close(run, env, id, None, |started| {
         Attributes::ActivityTaskTimedOutEventAttributes(Box::new(
