@@ -229,7 +229,10 @@ pub fn start_eagerly(
     run.state.activities.get(&scheduled).filter(|activity| !activity.is_started())?;
     // One poller, several starts.
     let poller = Poller { start_id: env.ids.uuid(), ..poller.clone() };
-    let grant = issue(run, env, scheduled, &poller)?;
+    let mut grant = issue(run, env, scheduled, &poller)?;
+    // No queue orders it, so Temporal shows what the command said, not what it comes to.
+    grant.response.priority =
+        run.state.activities.get(&scheduled).and_then(|activity| activity.priority.clone());
     start_durably(run, scheduled, env.now, &poller);
     Some(grant)
 }

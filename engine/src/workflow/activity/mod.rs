@@ -293,7 +293,12 @@ fn options(activity: &Activity) -> ActivityOptions {
         schedule_to_start_timeout: Some(holdfast_proto::duration(activity.schedule_to_start)),
         start_to_close_timeout: Some(holdfast_proto::duration(activity.start_to_close)),
         heartbeat_timeout: Some(holdfast_proto::duration(activity.heartbeat_timeout)),
-        retry_policy: Some(activity.retry_policy.clone()),
+        // Temporal leaves the types out.
+        retry_policy: Some(RetryPolicy {
+            non_retryable_error_types: Vec::new(),
+            ..activity.retry_policy.clone()
+        }),
+        priority: activity.priority.clone(),
         ..ActivityOptions::default()
     }
 }

@@ -553,6 +553,37 @@ fn eager() {
     );
 }
 
+/// Asked of the reference: the task that goes through a queue has what both say together.
+#[test]
+fn an_eager_task_shows_the_priority_of_its_command_alone() {
+    let of = |key: i32| Some(Priority { priority_key: key, ..Priority::default() });
+    let mut rig = Rig::start_with(|r| r.priority = of(4));
+    let eager = |id: &'static str, own: Option<Priority>| {
+        activity(id, move |a| (a.request_eager_execution, a.priority) = (true, own))
+    };
+    let reply = rig.turn(vec![eager("plain", None), eager("own", of(1))]);
+    let Ok(Reply::Completed { activities, .. }) = reply else { panic!("{reply:?}") };
+    let shown: Vec<_> = activities.iter().map(|task| task.response.priority.clone()).collect();
+    assert_eq!(shown, [None, of(1)]);
+}
+
+#[test]
+fn options_show_the_priority_and_no_types() {
+    let own = Priority { priority_key: 2, ..Priority::default() };
+    let types = vec!["Kind".to_owned()];
+    let rig = scheduled(|a| {
+        a.priority = Some(own.clone());
+        a.retry_policy =
+            policy(10, 3).map(|p| RetryPolicy { non_retryable_error_types: types.clone(), ..p });
+    });
+    assert_eq!(rig.state().activities[&5].retry_policy.non_retryable_error_types, types);
+    let shown = super::describe(rig.run(), rig.world.now).remove(0).activity_options;
+    let shown = shown.expect("options");
+    assert_eq!(shown.priority, Some(own));
+    let policy = shown.retry_policy.expect("a policy");
+    assert_eq!((policy.maximum_attempts, policy.non_retryable_error_types), (3, Vec::new()));
+}
+
 #[test]
 fn a_closed_run_offers_nothing_and_still_shows() {
     let mut rig = scheduled(|a| a.schedule_to_start_timeout = seconds(1));
