@@ -225,8 +225,14 @@ pub fn deadline(state: &State) -> Option<Hlc> {
 pub fn time_out(run: &mut Live, env: &Env<'_>) {
     force_out(run, env);
     run.flush_buffer(env);
+    // Where the whole execution has no time left, nobody asks for a policy.
+    let expires = run.state.info.execution_expires_at;
+    let retry_state = match expires != 0 && Hlc(expires) <= env.now {
+        true => RetryState::Timeout,
+        false => RetryState::RetryPolicyNotSet,
+    };
     let attributes = WorkflowExecutionTimedOutEventAttributes {
-        retry_state: RetryState::RetryPolicyNotSet as i32,
+        retry_state: retry_state as i32,
         ..WorkflowExecutionTimedOutEventAttributes::default()
     };
     run.event(env, Attributes::WorkflowExecutionTimedOutEventAttributes(Box::new(attributes)));

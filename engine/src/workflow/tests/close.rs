@@ -5,7 +5,7 @@ use holdfast_proto::command::{
     CancelWorkflowExecutionCommandAttributes, CompleteWorkflowExecutionCommandAttributes,
     FailWorkflowExecutionCommandAttributes,
 };
-use holdfast_proto::enums::CommandType;
+use holdfast_proto::enums::{CommandType, RetryState};
 use holdfast_proto::history::history_event::Attributes as History;
 use holdfast_proto::workflowservice as rpc;
 use prost::Message;
@@ -181,6 +181,29 @@ fn run_timeout_with_a_held_task() {
 => done
 ",
     );
+}
+
+/// Asked of the reference.
+#[test]
+fn only_an_execution_without_time_left_says_so() {
+    let state = |execution: u64, run: u64| {
+        let mut w = World::new();
+        let mut request = w.start_request();
+        let some =
+            |tenths: u64| (tenths != 0).then(|| holdfast_proto::duration(tenths * 100_000_000));
+        request.workflow_execution_timeout = some(execution);
+        request.workflow_run_timeout = some(run);
+        w.say(Input::Start(Box::new(request)));
+        w.due();
+        match w.events().pop().and_then(|event| event.attributes) {
+            Some(History::WorkflowExecutionTimedOutEventAttributes(a)) => a.retry_state(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(state(10, 0), RetryState::Timeout);
+    assert_eq!(state(10, 10), RetryState::Timeout);
+    assert_eq!(state(0, 10), RetryState::RetryPolicyNotSet);
+    assert_eq!(state(11, 10), RetryState::RetryPolicyNotSet);
 }
 
 #[test]
