@@ -178,11 +178,12 @@ pub fn start(
             let eager = request.request_eager_execution
                 && nanos(request.workflow_start_delay.as_ref()) == 0;
             let identity = request.identity.clone();
+            let request_id = request.request_id.clone();
             let key = draft.key.clone();
             let run = begin(draft, request, eager, false, env);
             schedule_if_needed(run, env);
             let task = match eager {
-                true => start_inline(run, &key, &identity, "", env.ids.uuid(), env).map(Box::new),
+                true => start_inline(run, &key, &identity, "", &request_id, env).map(Box::new),
                 false => None,
             };
             Ok(existing(draft, Met::Made, task))

@@ -17,7 +17,7 @@ use holdfast_proto::workflowservice::{
 
 use super::end::{fail, force_out, retry, time_out};
 use super::grant::{claim, complete, start_inline};
-use super::{StickySet, schedule_now};
+use super::{INLINE_REQUEST_ID, StickySet, schedule_now};
 use crate::change::Change;
 use crate::env::Env;
 use crate::failure;
@@ -169,7 +169,7 @@ fn follow_up(
     let next = match request.return_new_workflow_task {
         true => {
             let build = request.worker_version_stamp.as_ref().map_or("", |v| v.build_id.as_str());
-            start_inline(run, key, &request.identity, build, Uuid::NIL, env).map(Box::new)
+            start_inline(run, key, &request.identity, build, INLINE_REQUEST_ID, env).map(Box::new)
         }
         false => None,
     };

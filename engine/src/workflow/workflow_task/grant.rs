@@ -10,9 +10,7 @@ use holdfast_proto::history::{
     HistoryEvent, WorkflowTaskCompletedEventAttributes, WorkflowTaskStartedEventAttributes,
 };
 
-use super::{
-    INLINE_REQUEST_ID, StickySet, TaskStarted, WorkflowTask, normal_queue, scheduled_attributes,
-};
+use super::{StickySet, TaskStarted, WorkflowTask, normal_queue, scheduled_attributes};
 use crate::change::Change;
 use crate::env::Env;
 use crate::event::{event_type, worker_version};
@@ -248,20 +246,20 @@ pub fn start_durably(run: &mut Live, scheduled: EventId, grant: &Grant, env: &En
 }
 
 /// Starts the waiting task of attempt 1 for the caller that this decision answers; durable at
-/// once, since the entry is written anyway. `start_id` is nil for a task inside the answer to
-/// the one before.
+/// once, since the entry is written anyway. `request_id` is what STARTED shows.
 pub fn start_inline(
     run: &mut Live,
     key: &ExecutionKey,
     identity: &str,
     build_id: &str,
-    start_id: Uuid,
+    request_id: &str,
     env: &Env<'_>,
 ) -> Option<WorkflowTaskGrant> {
     let task =
         run.state.workflow_task.clone().filter(|task| task.started == 0 && task.attempt == 1)?;
-    let request_id =
-        if start_id.is_nil() { INLINE_REQUEST_ID.to_owned() } else { start_id.to_string() };
+    // As whoever asks the state for it gets it: nil unless the id is a UUID.
+    let start_id = Uuid::parse(request_id).unwrap_or(Uuid::NIL);
+    let request_id = request_id.to_owned();
     let start = Start { at: env.now, identity, build_id, request_id, start_id };
     run.event(env, started_attributes(&run.state, task.scheduled, &start, env.limits));
     given(run, key)
