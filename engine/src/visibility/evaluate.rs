@@ -10,7 +10,7 @@ use holdfast_proto::common::Payload;
 use serde_json::Value as Json;
 
 use super::attribute::{Column, DIVISION, Field, Kind, Source};
-use super::filter::{Comparison, Filter, Query, Test, Value, words};
+use super::filter::{Comparison, Filter, Query, Test, Value, Values, words};
 use super::literal::parse_time;
 use crate::ids::Uuid;
 use crate::rows::VisibilityRecord;
@@ -144,14 +144,15 @@ fn test_text(test: &Test, found: &[Value]) -> Option<bool> {
 }
 
 fn test_list(test: &Test, found: &[Value]) -> Option<bool> {
-    let has = |wanted: &[Value]| found.iter().any(|value| wanted.contains(value));
+    let has = |wanted: &Value| found.contains(wanted);
+    let any = |wanted: &Values| found.iter().any(|value| wanted.has(value));
     match test {
         Test::Null => Some(found.is_empty()),
         Test::NotNull => Some(!found.is_empty()),
-        Test::Compare(Comparison::Equal, value) => Some(has(std::slice::from_ref(value))),
-        Test::Compare(Comparison::NotEqual, value) => Some(!has(std::slice::from_ref(value))),
-        Test::In(values) => Some(has(values)),
-        Test::NotIn(values) => Some(!has(values)),
+        Test::Compare(Comparison::Equal, value) => Some(has(value)),
+        Test::Compare(Comparison::NotEqual, value) => Some(!has(value)),
+        Test::In(values) => Some(any(values)),
+        Test::NotIn(values) => Some(!any(values)),
         // The type check lets nothing else through.
         Test::Compare(..) | Test::Between(..) | Test::NotBetween(..) => None,
         Test::Prefix(_) | Test::NotPrefix(_) | Test::Words(_) | Test::NotWords(_) => None,
@@ -176,7 +177,6 @@ fn test_scalar(test: &Test, found: Option<&Value>, column: &Column) -> Option<bo
             Comparison::GreaterOrEqual => ordering != Ordering::Less,
         })
     };
-    let any = |values: &[Value]| values.iter().any(|v| order(found, v) == Some(Ordering::Equal));
     let between = |from: &Value, to: &Value| {
         Some(holds(Comparison::GreaterOrEqual, from)? && holds(Comparison::LessOrEqual, to)?)
     };
@@ -184,8 +184,8 @@ fn test_scalar(test: &Test, found: Option<&Value>, column: &Column) -> Option<bo
         Test::Null => Some(false),
         Test::NotNull => Some(true),
         Test::Compare(op, wanted) => holds(*op, wanted),
-        Test::In(values) => Some(any(values)),
-        Test::NotIn(values) => Some(!any(values)),
+        Test::In(values) => Some(values.has(found)),
+        Test::NotIn(values) => Some(!values.has(found)),
         Test::Between(from, to) => between(from, to),
         Test::NotBetween(from, to) => between(from, to).map(|within| !within),
         Test::Prefix(prefix) => Some(shown(found, column).starts_with(prefix.as_str())),
@@ -207,7 +207,7 @@ fn shown(value: &Value, column: &Column) -> String {
 }
 
 /// How two values of one attribute stand to each other; `None` when they cannot be compared.
-fn order(a: &Value, b: &Value) -> Option<Ordering> {
+pub(super) fn order(a: &Value, b: &Value) -> Option<Ordering> {
     match (a, b) {
         (Value::Text(a), Value::Text(b)) => Some(a.cmp(b)),
         (Value::Int(a), Value::Int(b)) => Some(a.cmp(b)),

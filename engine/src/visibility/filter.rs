@@ -1,12 +1,15 @@
 //! A filter with its types checked: what a query means in one namespace.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::mem::discriminant;
 
 use holdfast_proto::enums::WorkflowExecutionStatus as Status;
 
 use super::attribute::{Column, Field, Kind, Source};
 use super::error::FilterError;
+use super::evaluate::order;
 use super::literal::{format_time, parse_duration, parse_time};
 use super::parser::{Node, Number, parse};
 use crate::namespace::NamespaceView;
@@ -35,9 +38,9 @@ pub enum Test {
     /// A comparison of scalars; of a KeywordList, `=` and `!=` ask for an element.
     Compare(Comparison, Value),
     /// Whether it is one of these; of a KeywordList, whether an element is.
-    In(Vec<Value>),
+    In(Values),
     /// Whether it has a value that is none of these; a KeywordList may also have none.
-    NotIn(Vec<Value>),
+    NotIn(Values),
     /// Between these, ends included.
     Between(Value, Value),
     /// Not between these.
@@ -50,6 +53,42 @@ pub enum Test {
     Words(BTreeSet<String>),
     /// A Text that has none of these words, or is missing.
     NotWords(BTreeSet<String>),
+}
+
+/// The literals behind an IN. There may be tens of thousands, and each is asked for with every run
+/// that a list looks at: those of one type are kept in order and searched.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Values {
+    list: Vec<Value>,
+    sorted: bool,
+}
+
+impl Values {
+    /// Of these, in any order.
+    pub fn new(mut list: Vec<Value>) -> Values {
+        // Fractions have no total order, and are met by integers.
+        let sorted = !list.iter().any(|value| matches!(value, Value::Real(_)))
+            && list.windows(2).all(|two| discriminant(&two[0]) == discriminant(&two[1]));
+        if sorted {
+            list.sort_unstable_by(|a, b| order(a, b).unwrap_or(Ordering::Equal));
+            list.dedup();
+        }
+        Values { list, sorted }
+    }
+
+    /// Whether one of them equals `found`.
+    pub fn has(&self, found: &Value) -> bool {
+        if self.sorted && self.list.first().map(discriminant) == Some(discriminant(found)) {
+            let place = |value: &Value| order(value, found).unwrap_or(Ordering::Less);
+            return self.list.binary_search_by(place).is_ok();
+        }
+        self.list.iter().any(|value| order(found, value) == Some(Ordering::Equal))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Value> {
+        self.list.iter()
+    }
 }
 
 /// A comparison.
@@ -346,8 +385,8 @@ fn compare(column: &Column, op: &'static str, right: &Node) -> Result<Test, Filt
     match (column.kind, op) {
         (Kind::Text, "=" | "!=") => return text_test(column, op, &values),
         (Kind::Text, _) => {}
-        (_, "IN") => return Ok(Test::In(values)),
-        (_, "NOT IN") => return Ok(Test::NotIn(values)),
+        (_, "IN") => return Ok(Test::In(Values::new(values))),
+        (_, "NOT IN") => return Ok(Test::NotIn(Values::new(values))),
         (Kind::Keyword, "STARTS_WITH") => return Ok(Test::Prefix(prefix(values.pop()))),
         (Kind::Keyword, "NOT STARTS_WITH") => return Ok(Test::NotPrefix(prefix(values.pop()))),
         (Kind::KeywordList, op) if !matches!(op, "=" | "!=") => {}
@@ -435,8 +474,7 @@ fn joined(f: &mut fmt::Formatter<'_>, parts: &[Filter], word: &str) -> fmt::Resu
 }
 
 fn show_test(f: &mut fmt::Formatter<'_>, name: &str, test: &Test) -> fmt::Result {
-    let list =
-        |values: &[Value]| values.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
+    let list = |values: &Values| values.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
     let text = |words: &BTreeSet<String>| {
         quoted(&words.iter().map(String::as_str).collect::<Vec<_>>().join(" "))
     };
@@ -567,6 +605,7 @@ mod tests {
         let comparison = proptest::sample::select(Comparison::ALL.to_vec());
         let null = prop_oneof![Just(Test::Null), Just(Test::NotNull)];
         let many = || proptest::collection::vec(values(kind), 1..4);
+        let many = || many().prop_map(Values::new);
         let sets = prop_oneof![many().prop_map(Test::In), many().prop_map(Test::NotIn)];
         let two = || (values(kind), values(kind));
         let between = prop_oneof![

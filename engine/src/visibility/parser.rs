@@ -6,12 +6,12 @@
 use super::error::FilterError;
 use super::lexer::{Lexeme, Token, lex};
 
-/// Longest query, in bytes.
-pub const MAX_QUERY_BYTES: usize = 256 << 10;
+/// Longest query, in bytes: what a call may have.
+pub const MAX_QUERY_BYTES: usize = 4 << 20;
 /// Most parentheses, NOTs and signs inside each other.
 pub const MAX_DEPTH: usize = 100;
-/// Most tokens.
-pub const MAX_TOKENS: usize = 20_000;
+/// Most tokens: an IN of a hundred thousand values. The reference has no limit of its own.
+pub const MAX_TOKENS: usize = 200_100;
 
 /// Where the query begins in the statement that the reference makes of it.
 const OFFSET: usize = 28;
@@ -603,7 +603,7 @@ mod tests {
         let nested = |n: usize| format!("{}a = 1{}", "(".repeat(n), ")".repeat(n));
         assert!(parse(&nested(MAX_DEPTH)).is_ok());
         assert_eq!(parse(&nested(MAX_DEPTH + 1)), Err(FilterError::TooDeep));
-        assert_eq!(parse(&nested(100_000)), Err(FilterError::TooLong));
+        assert_eq!(parse(&nested(110_000)), Err(FilterError::TooLong));
         assert_eq!(parse(&format!("{}a = 1", "NOT ".repeat(101))), Err(FilterError::TooDeep));
         assert_eq!(parse(&format!("a = {}1", "- ".repeat(101))), Err(FilterError::TooDeep));
         let chain = |n: usize| format!("a{}", " IS NULL".repeat(n));
@@ -612,6 +612,9 @@ mod tests {
         assert!(parse(&vec!["a IS NULL"; 1000].join(" OR ")).is_ok(), "side by side is not deep");
         assert_eq!(parse(&" ".repeat(MAX_QUERY_BYTES + 1)), Err(FilterError::TooLong));
         assert!(parse(&vec!["a = 1"; 5000].join(" OR ")).is_ok());
+        let among = |n: usize| format!("a IN ({})", vec!["'a-workflow-id'"; n].join(", "));
+        assert!(parse(&among(30_000)).is_ok() && parse(&among(100_000)).is_ok());
+        assert_eq!(parse(&among(101_000)), Err(FilterError::TooLong));
     }
 
     #[test]

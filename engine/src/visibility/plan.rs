@@ -81,9 +81,9 @@ impl Plan {
                 }
             }
             (Field::Status, Test::Compare(Comparison::Equal, value)) => {
-                self.restrict_statuses(std::slice::from_ref(value));
+                self.restrict_statuses(std::iter::once(value));
             }
-            (Field::Status, Test::In(values)) => self.restrict_statuses(values),
+            (Field::Status, Test::In(values)) => self.restrict_statuses(values.iter()),
             (Field::CloseTime, Test::Null) => self.restrict_open(true),
             (Field::CloseTime, Test::NotNull | Test::Compare(..) | Test::Between(..)) => {
                 self.restrict_open(false);
@@ -92,9 +92,8 @@ impl Plan {
         }
     }
 
-    fn restrict_statuses(&mut self, values: &[Value]) {
+    fn restrict_statuses<'a>(&mut self, values: impl Iterator<Item = &'a Value>) {
         let wanted: BTreeSet<i32> = values
-            .iter()
             .filter_map(|value| match value {
                 Value::Int(n) => i32::try_from(*n).ok(),
                 _ => None,
