@@ -28,8 +28,9 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::connections;
 use crate::dynamic_config::Settings;
+use crate::grpc::Frontend;
 use crate::grpc::health::HealthService;
-use crate::grpc::{Frontend, reflection};
+use crate::grpc::reflection::{Reflection, Unreadable};
 use crate::service::operator::operator_service_server::OperatorServiceServer;
 use crate::service::workflow::workflow_service_server::WorkflowServiceServer;
 
@@ -111,7 +112,7 @@ pub enum ServeError {
     },
     /// The descriptions of the services are broken: the build is.
     #[error("the services cannot be described")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    Reflection(#[from] Unreadable),
     /// The opening was interrupted.
     #[error("the opening of the data folder was interrupted")]
     Interrupted,
@@ -324,6 +325,7 @@ async fn open(path: &Path, shards: Option<u32>, of_new: u32) -> Result<Opened, S
 
 /// Every service, as the sockets reach it.
 fn services(frontend: Frontend, draining: watch::Receiver<bool>) -> Result<Routes, ServeError> {
+    let reflection = Reflection::new(draining.clone())?;
     let health = HealthServer::new(HealthService::new(draining))
         .accept_compressed(CompressionEncoding::Gzip);
     let workflow = WorkflowServiceServer::new(frontend.clone())
@@ -336,7 +338,7 @@ fn services(frontend: Frontend, draining: watch::Receiver<bool>) -> Result<Route
     let routes = Routes::new(workflow)
         .add_service(operator)
         .add_service(health)
-        .add_service(reflection::stable()?)
-        .add_service(reflection::alpha()?);
+        .add_service(reflection.stable())
+        .add_service(reflection.alpha());
     Ok(routes.prepare())
 }
