@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use holdfast_engine::Limits;
-use holdfast_engine::matching::MatchingLimits;
+use holdfast_engine::matching::{MatchingLimits, Rate};
 use holdfast_raft::entry::EXECUTION_ID_BYTES;
 use serde_json::Value;
 
@@ -57,13 +57,15 @@ impl Default for Settings {
 enum Effect {
     /// A number that is not negative.
     Count(fn(&mut Settings, u64)),
-    /// A duration: a text such as "1.5s", or seconds.
+    /// Any number: so many a second.
+    PerSecond(fn(&mut Settings, Rate)),
+    /// A duration: a text such as "1.5s", or seconds. At most 292 years, the longest there is in Go.
     Time(fn(&mut Settings, Duration)),
     /// None: it asks for what is always so, or for what is not built.
     None,
 }
 
-use Effect::{Count, None as Accepted, Time};
+use Effect::{Count, None as Accepted, PerSecond, Time};
 
 fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
@@ -103,7 +105,7 @@ const KEYS: &[(&str, Effect)] = &[
     // Temporal has one for each partition of a queue; a queue here has no partitions.
     (
         "admin.matchingnamespacetaskqueuetopartitiondispatchrate",
-        Count(|s, n| s.matching.tasks_per_second = n),
+        PerSecond(|s, rate| s.matching.tasks_per_second = rate),
     ),
     ("system.transactionsizelimit", Count(|s, n| s.limits.transaction_bytes = size(n))),
     ("frontend.metadatasize", Count(|s, n| s.metadata_bytes = size(n))),
@@ -234,6 +236,9 @@ impl Settings {
             Count(set) => {
                 set(self, value.as_u64().ok_or_else(|| wrong("a number that is not negative"))?);
             }
+            PerSecond(set) => {
+                set(self, Rate::per_second(value.as_f64().ok_or_else(|| wrong("a number"))?));
+            }
             Time(set) => set(self, time(value).ok_or_else(|| wrong("a duration such as \"3s\""))?),
             Accepted => return Ok(Outcome::Ignored),
         }
@@ -241,8 +246,8 @@ impl Settings {
     }
 }
 
-/// Units of durations as Go writes them, longest first where one ends in another.
-const UNITS: [(&str, f64); 7] = [
+/// Units of durations as Go writes them, and days; longest first where one ends in another.
+const UNITS: [(&str, f64); 8] = [
     ("ns", 1e-9),
     ("us", 1e-6),
     ("\u{b5}s", 1e-6),
@@ -250,14 +255,27 @@ const UNITS: [(&str, f64); 7] = [
     ("s", 1.0),
     ("m", 60.0),
     ("h", 3600.0),
+    ("d", 86_400.0),
 ];
 
-/// A duration as dynamic config knows it: seconds as a number, or a text such as "1m30s".
+/// A duration as dynamic config knows it: seconds as a number or as its text, or a text such as
+/// "1m30s".
 fn time(value: &Value) -> Option<Duration> {
-    if let Some(seconds) = value.as_f64() {
-        return Duration::try_from_secs_f64(seconds).ok();
+    let seconds = match value.as_str() {
+        None => value.as_f64()?,
+        Some(text) => seconds(text)?,
+    };
+    // What is longer is no time that a clock can reach, and not every sum with it is one.
+    let time = Duration::try_from_secs_f64(seconds).ok()?;
+    (i64::try_from(time.as_nanos()).is_ok()).then_some(time)
+}
+
+fn seconds(text: &str) -> Option<f64> {
+    let mut rest = text.trim();
+    if rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        // Nothing at all is no number.
+        return rest.parse().ok();
     }
-    let mut rest = value.as_str()?.trim();
     let mut seconds = 0.0;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
@@ -267,7 +285,7 @@ fn time(value: &Value) -> Option<Duration> {
         seconds += number * factor;
         rest = &rest[unit.len()..];
     }
-    Duration::try_from_secs_f64(seconds).ok()
+    Some(seconds)
 }
 
 #[cfg(test)]
@@ -331,14 +349,15 @@ mod tests {
             "Limit.BlobSize.Error=1024",
             "limit.blobSize.error=2048",
             "history.longPollExpirationInterval=\"3s\"",
-            "admin.matchingNamespaceTaskqueueToPartitionDispatchRate=7",
+            "admin.matchingNamespaceTaskqueueToPartitionDispatchRate=0.5",
         ] {
             let (key, value) = parse(text).expect("well-formed");
             assert_eq!(settings.set(&key, &value), Ok(Outcome::Set), "{text}");
         }
         assert_eq!(settings.limits.blob_bytes, 2048, "the last wins");
         assert_eq!(settings.history_wait, Duration::from_secs(3));
-        assert_eq!(settings.matching.tasks_per_second, 7);
+        // A rate is no count.
+        assert_eq!(settings.matching.tasks_per_second, Rate::per_second(0.5));
         assert_eq!(settings.set("no.such.key", &Value::from(1)), Ok(Outcome::Unknown));
     }
 
@@ -360,13 +379,27 @@ mod tests {
             ("\"1.5h\"", 5_400_000),
             ("2", 2000),
             ("\"0s\"", 0),
+            ("\"5\"", 5000),
+            ("\"2d\"", 172_800_000),
         ] {
             let value: Value = serde_json::from_str(text).expect("JSON");
             assert_eq!(time(&value), Some(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["\"5\"", "\"s\"", "\"-1s\"", "true", "-1"] {
+        for text in
+            ["\"\"", "\" \"", "\".\"", "\"1.2.3s\"", "\"s\"", "\"-1s\"", "true", "-1", "null"]
+        {
             let value: Value = serde_json::from_str(text).expect("JSON");
             assert_eq!(time(&value), Option::None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_duration_can_be_added_to_any_time() {
+        for text in ["1e10", "\"10000000000s\"", "1e19", "1e300", "18446744073709551615"] {
+            let value: Value = serde_json::from_str(text).expect("JSON");
+            assert_eq!(time(&value), Option::None, "{text}");
+        }
+        let longest = time(&Value::from(9_200_000_000_u64)).expect("291 years");
+        assert!(std::time::Instant::now().checked_add(longest + longest).is_some());
     }
 }

@@ -43,7 +43,7 @@ pub struct MatchingLimits {
     /// Tasks of one queue and type in a second, whatever its pollers say; 0 hands nothing out
     /// (`admin.matchingNamespaceTaskqueueToPartitionDispatchRate`, where Temporal has 1,000 for
     /// each of four partitions).
-    pub tasks_per_second: u64,
+    pub tasks_per_second: Rate,
 }
 
 impl Default for MatchingLimits {
@@ -55,7 +55,7 @@ impl Default for MatchingLimits {
             hubs: 50_000,
             history: 100,
             idle: Duration::from_secs(300),
-            tasks_per_second: 100_000,
+            tasks_per_second: Rate::per_second(100_000.0),
         }
     }
 }
@@ -230,7 +230,7 @@ impl<P: Copy + Ord, S: Copy + Ord> Hubs<P, S> {
 
     /// What the configuration allows every queue.
     fn fastest(&self) -> Rate {
-        Rate::per_second(self.limits.tasks_per_second as f64)
+        self.limits.tasks_per_second
     }
 
     fn with<T>(
@@ -372,7 +372,10 @@ mod tests {
 
     #[test]
     fn the_last_poll_decides_how_fast_a_queue_is_within_the_limit_of_all() {
-        let mut hubs = hubs(MatchingLimits { tasks_per_second: 1000, ..MatchingLimits::default() });
+        let mut hubs = hubs(MatchingLimits {
+            tasks_per_second: Rate::per_second(1000.0),
+            ..MatchingLimits::default()
+        });
         let (queue, now) = (key(1, "a"), Hlc(1 << 60));
         let head = Head { priority: 3, at: Hlc(1) };
         let rate = |hubs: &mut Hubs<u32, u32>, poller, rate: Option<f64>| {
@@ -406,7 +409,8 @@ mod tests {
 
     #[test]
     fn a_configured_rate_of_nothing_stops_every_queue() {
-        let mut hubs = hubs(MatchingLimits { tasks_per_second: 0, ..MatchingLimits::default() });
+        let mut hubs =
+            hubs(MatchingLimits { tasks_per_second: Rate::Never, ..MatchingLimits::default() });
         assert!(hubs.add_poller(&key(1, "a"), 1, "w", Some(Rate::UNLIMITED), Hlc(1)).is_ok());
         let head = Head { priority: 3, at: Hlc(1) };
         assert!(hubs.report_work(&key(1, "a"), 7, Some((head, 1)), Hlc(1)).is_ok());

@@ -198,7 +198,7 @@ fn workflow_tasks_have_a_bucket_of_their_own() {
 fn a_configured_limit_holds_where_no_poll_asks_for_one() {
     run(async {
         let mut config = NodeConfig::sole(2);
-        config.polls.tasks_per_second = 4;
+        config.polls.tasks_per_second = Rate::per_second(4.0);
         let rig = of_config(config).await;
         for n in 0..8 {
             rig.start(&format!("w{n}")).await;
