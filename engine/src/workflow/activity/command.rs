@@ -50,6 +50,11 @@ pub fn schedule(
     const BAD: Cause = Cause::BadScheduleActivityAttributes;
     let event = checked(run, env.limits, ctx, attributes)
         .map_err(|rejection| Refusal::bad(BAD, rejection.message))?;
+    let queue = event.task_queue.as_ref().map_or("", |queue| queue.name.as_str());
+    if event.use_workflow_build_id && queue != run.state.info.task_queue {
+        let message = "Activity with UseCompatibleVersion cannot run on different task queue.";
+        return Err(Refusal::bad(BAD, message));
+    }
     let input = attributes.input.as_ref().map_or(0, Message::encoded_len);
     let header = attributes.header.as_ref().map_or(0, Message::encoded_len);
     if input.max(header) > env.limits.blob_bytes {

@@ -11,6 +11,7 @@ use holdfast_proto::history::{
     ActivityTaskCanceledEventAttributes, ActivityTaskFailedEventAttributes,
     ActivityTaskStartedEventAttributes, ActivityTaskTimedOutEventAttributes,
 };
+use holdfast_proto::taskqueue::TaskQueue;
 use holdfast_proto::workflowservice as rpc;
 
 use crate::change::Change;
@@ -667,6 +668,10 @@ fn bad_commands() {
         (activity("a", |a| a.input = Some(payloads(&format!("\"{}\"", "x".repeat(2 << 20))))), format!("{bad}ScheduleActivityTaskCommandAttributes.Input exceeds size limit.")),
         (activity("a", |a| a.priority = Some(Priority { priority_key: -1, ..Default::default() })), format!("{bad}invalid priorities: priority key can't be negative")),
         (activity("a", |a| a.priority = Some(Priority { fairness_weight: -1.0, ..Default::default() })), format!("{bad}invalid priorities: must be greater than zero")),
+        (activity("a", |a| {
+            a.use_workflow_build_id = true;
+            a.task_queue = Some(TaskQueue { name: "other".into(), ..Default::default() });
+        }), format!("{bad}Activity with UseCompatibleVersion cannot run on different task queue.")),
         (cancel_activity(0), "BadRequestCancelActivityAttributes: ScheduledEventId is not set on RequestCancelActivityTaskCommand.".to_owned()),
         (cancel_activity(99), "BadRequestCancelActivityAttributes: invalid history builder state for action: add-activitytask-cancel-requested-event, ScheduledEventID: 99".to_owned()),
     ] {
@@ -676,6 +681,8 @@ fn bad_commands() {
         Rig::start().refused(vec![activity("a", |_| ()), activity("a", |_| ())]),
         "ScheduleActivityDuplicateId: invalid history builder state for action: add-activitytask-scheduled-event, ActivityID: a"
     );
+    let own = |a: &mut ScheduleActivityTaskCommandAttributes| a.use_workflow_build_id = true;
+    Rig::start().turn(vec![activity("a", own)]).expect("the queue of the workflow is allowed");
     let mut rig = Rig::start();
     rig.world.limits.pending_activities = 2;
     let three = ["a", "b", "c"].map(|id| activity(id, |_| ()));
