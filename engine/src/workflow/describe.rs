@@ -97,6 +97,7 @@ fn info(run: &Live, env: &Env<'_>) -> WorkflowExecutionInfo {
         memo: memo(state),
         search_attributes: search_attributes(state),
         worker_deployment_name: state.worker_deployment.clone(),
+        most_recent_worker_version_stamp: state.worker_version.clone(),
         auto_reset_points: (!state.reset_points.is_empty()).then_some(reset_points),
         task_queue: info.task_queue.clone(),
         state_transition_count: transitions(state),

@@ -25,7 +25,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use holdfast_proto::command::Command;
-use holdfast_proto::common::{Payload, Priority, WorkflowExecution};
+use holdfast_proto::common::{Payload, Priority, WorkerVersionStamp, WorkflowExecution};
 use holdfast_proto::enums::{EventType, WorkflowExecutionStatus};
 use holdfast_proto::errordetails::NotFoundFailure;
 use holdfast_proto::history::HistoryEvent;
@@ -146,6 +146,9 @@ pub struct State {
     /// The deployment of the worker that completed the last workflow task, if it told one.
     #[prost(string, tag = "28")]
     pub worker_deployment: String,
+    /// The version of that worker, if it told one.
+    #[prost(message, optional, tag = "29")]
+    pub worker_version: Option<WorkerVersionStamp>,
 }
 
 impl State {

@@ -97,3 +97,19 @@ fn an_unversioned_worker_shows_its_deployment_until_one_without_completes() {
         assert_eq!(data, (!name.is_empty()).then(|| format!("{name:?}")));
     }
 }
+
+#[test]
+fn the_version_of_the_last_answer_is_described() {
+    let mut w = World::new();
+    w.start();
+    for (n, version) in [stamp("b1"), stamp("b2"), None].into_iter().enumerate() {
+        w.signal("s", &n.to_string());
+        let task = w.poll();
+        let mut request = completion(Vec::new());
+        request.worker_version_stamp.clone_from(&version);
+        w.complete_with(&task.token, request);
+        let Ok(Reply::Described(shown)) = w.decide(Input::Describe { run: None }) else { panic!() };
+        let info = shown.workflow_execution_info.expect("info");
+        assert_eq!(info.most_recent_worker_version_stamp, version);
+    }
+}

@@ -354,6 +354,7 @@ pub fn completed(
     note_build(state, event, a, dirty);
     dirty.visibility |= state.worker_deployment != a.worker_deployment_name;
     state.worker_deployment.clone_from(&a.worker_deployment_name);
+    state.worker_version.clone_from(&a.worker_version);
     touched(dirty);
 }
 
