@@ -126,20 +126,33 @@ pub fn links(links: &[Link], limits: &Limits) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Whether a payload stands for "nothing", and so deletes a memo field or search attribute: null
-/// in either encoding, or the empty list.
+/// Whether a payload stands for "nothing", and so deletes a memo field or search attribute: it has
+/// no data, or null or the empty list in JSON. Its encoding does not count, as in Temporal.
 pub fn is_null(payload: &Payload) -> bool {
-    let Ok(payload) = payload.decode() else { return false };
-    match payload.metadata.get("encoding").map(|encoding| &encoding[..]) {
-        Some(b"binary/null") => true,
-        Some(b"json/plain") => matches!(payload.data.trim_ascii(), b"null" | b"[]"),
-        _ => false,
-    }
+    payload.decode().is_ok_and(|payload| matches!(&payload.data[..], b"" | b"null" | b"[]"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_proto::decoded;
+
+    #[test]
+    fn nothing_is_told_by_the_data_alone() {
+        let nothing = |encoding: &'static str, data: &'static str| {
+            let metadata = [("encoding".to_owned(), encoding.into())].into();
+            let payload = decoded::Payload { metadata, data: data.into(), ..Default::default() };
+            is_null(&Payload::encode_from(&payload))
+        };
+        for encoding in ["json/plain", "binary/null", "binary/plain", ""] {
+            assert!(
+                ["", "null", "[]"].into_iter().all(|data| nothing(encoding, data)),
+                "{encoding}"
+            );
+            assert!(!["0", "{}", "\"\"", "[1]"].into_iter().any(|data| nothing(encoding, data)));
+        }
+        assert!(is_null(&Payload::default()));
+    }
 
     #[test]
     fn a_priority_beyond_the_last_level_is_the_last() {

@@ -13,7 +13,7 @@ pub mod search_attributes;
 mod tests;
 
 use holdfast_proto::command::Command;
-use holdfast_proto::common::{Payloads, WorkflowExecution};
+use holdfast_proto::common::{Memo, Payloads, WorkflowExecution};
 use holdfast_proto::enums::{
     CommandType, WorkerVersioningMode, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
 };
@@ -263,9 +263,20 @@ impl Door<'_> {
         Ok(())
     }
 
-    fn memo(&self, memo: Option<&holdfast_proto::common::Memo>) -> Result<(), Rejection> {
-        if memo.map_or(0, Message::encoded_len) > self.limits.memo_bytes {
+    /// The memo of a start: of a size that is taken, and without the fields that are nothing.
+    fn memo(&self, slot: &mut Option<Memo>) -> Result<(), Rejection> {
+        let Some(memo) = slot.as_ref() else { return Ok(()) };
+        if memo.encoded_len() > self.limits.memo_bytes {
             return Err(Rejection::invalid("Memo size exceeds limit."));
+        }
+        // What cannot be decoded is refused elsewhere or shown as it came.
+        let Ok(mut memo) = memo.decode() else { return Ok(()) };
+        let fields = memo.fields.len();
+        memo.fields.retain(|_, value| !is_null(value));
+        if memo.fields.is_empty() {
+            *slot = None;
+        } else if memo.fields.len() < fields {
+            *slot = Some(Memo::encode_from(&memo));
         }
         Ok(())
     }
@@ -290,7 +301,6 @@ impl Door<'_> {
             &mut r.workflow_task_timeout,
             self.limits,
         )?;
-        self.too_long(&r.identity, "Identity")?;
         self.request_id(&mut r.request_id)?;
         let (reuse, conflict) =
             (&mut r.workflow_id_reuse_policy, &mut r.workflow_id_conflict_policy);
@@ -305,7 +315,7 @@ impl Door<'_> {
         links(&r.links, self.limits)?;
         priority(r.priority.as_ref())?;
         self.blob(r.input.as_ref())?;
-        self.memo(r.memo.as_ref())?;
+        self.memo(&mut r.memo)?;
         search_attributes::of_start(&mut r.search_attributes, self.namespace, self.limits)?;
         let versioned = r.eager_worker_deployment_options.as_ref().is_some_and(is_versioned);
         unbuilt(&[
@@ -347,7 +357,6 @@ impl Door<'_> {
             &mut r.workflow_task_timeout,
             self.limits,
         )?;
-        self.too_long(&r.identity, "Identity")?;
         self.request_id(&mut r.request_id)?;
         if r.workflow_id_conflict_policy == WorkflowIdConflictPolicy::Fail as i32 {
             return Err(Rejection::invalid(
@@ -362,7 +371,7 @@ impl Door<'_> {
         priority(r.priority.as_ref())?;
         self.blob(r.input.as_ref())?;
         self.blob(r.signal_input.as_ref())?;
-        self.memo(r.memo.as_ref())?;
+        self.memo(&mut r.memo)?;
         search_attributes::of_start(&mut r.search_attributes, self.namespace, self.limits)?;
         unbuilt(&[
             ("cron_schedule", !r.cron_schedule.is_empty()),
@@ -380,7 +389,6 @@ impl Door<'_> {
         }
         self.too_long(&r.signal_name, "SignalName")?;
         self.request_id(&mut r.request_id)?;
-        self.too_long(&r.identity, "Identity")?;
         links(&r.links, self.limits)?;
         self.blob(r.input.as_ref())
     }
@@ -478,8 +486,8 @@ impl Door<'_> {
         Ok(())
     }
 
-    /// RespondActivityTaskCompleted, RespondActivityTaskCanceled and RecordActivityTaskHeartbeat.
-    /// A result or details that are too large are accepted here: they fail the activity.
+    /// RespondActivityTaskCompleted and RespondActivityTaskCanceled; not a heartbeat, as in
+    /// Temporal. A result or details that are too large are accepted here: they fail the activity.
     pub fn activity_identity(&self, identity: &str) -> Result<(), Rejection> {
         self.too_long(identity, "Identity")
     }

@@ -227,6 +227,19 @@ fn defaults_of_a_start() {
     let none =
         checked(|r| r.search_attributes = attribute("CustomIntField", "null")).expect("accepted");
     assert_eq!(none.search_attributes, None);
+    // And so are null fields of the memo; one that has no other is none.
+    let memo = |fields: &[(&str, &str)]| {
+        let fields = fields.iter().map(|(name, json)| ((*name).to_owned(), Payload::json(json)));
+        Some(Memo::encode_from(&decoded::Memo { fields: fields.collect() }))
+    };
+    for (sent, kept) in [
+        (memo(&[]), None),
+        (memo(&[("a", "null")]), None),
+        (memo(&[("a", "null"), ("b", "1")]), memo(&[("b", "1")])),
+        (memo(&[("b", "1")]), memo(&[("b", "1")])),
+    ] {
+        assert_eq!(checked(|r| r.memo = sent).expect("accepted").memo, kept);
+    }
     let typed =
         checked(|r| r.search_attributes = attribute("CustomIntField", "7")).expect("accepted");
     let fields = typed.search_attributes.expect("set").indexed_fields;
@@ -324,6 +337,9 @@ fn signal_and_signal_with_start() {
         with_door(|door| door.signal(&mut request)).map(|()| request).map_err(|r| r.message)
     };
     let long = "x".repeat(1001);
+    // The identity of who starts or signals has no limit of its own, as in Temporal.
+    checked(|r| r.identity.clone_from(&long)).expect("accepted");
+    signal(&|r| r.identity.clone_from(&long)).expect("accepted");
     assert!(Uuid::parse(&signal(&|_| ()).expect("accepted").request_id).is_some());
     for (answer, text) in [
         (
@@ -356,6 +372,7 @@ fn signal_and_signal_with_start() {
             .map(|()| request)
             .map_err(|r| r.message)
     };
+    with_start(&|r| r.identity.clone_from(&long)).expect("accepted");
     assert_eq!(
         with_start(&|_| ()).expect("accepted").workflow_id_conflict_policy(),
         Conflict::UseExisting
