@@ -42,8 +42,8 @@ const WITHDRAWN: u32 = 2 * STREAMS;
 /// deadlines of ten seconds, the usual ones, can withdraw for as long as a stall lasts.
 const FORGIVEN: u32 = STREAMS / 10;
 
-/// The longest header block that is read at all, in bytes, as in gRPC for Go; a longer one ends
-/// the connection. What a call may have of it is configured: [`Limits::metadata_bytes`].
+/// The longest header block that is read at all, in bytes, as in gRPC for Go; a call with a longer
+/// one is refused by HTTP's 431. What a call may have is configured: [`Limits::metadata_bytes`].
 const HEADER_BYTES: u32 = 16 << 20;
 
 /// When the server stops, a connection without calls on which nothing moves for so long is cut:

@@ -29,7 +29,8 @@ pub struct Settings {
     /// `frontend.handshakeTimeout` (ours): how long a peer may take to finish HTTP/2's greeting.
     pub handshake: Duration,
     /// `frontend.metadataSize` (ours): bytes of metadata that a call may have, as HTTP/2 counts.
-    /// More is RESOURCE_EXHAUSTED; more than 16 MiB, as in the reference, ends the connection.
+    /// More is RESOURCE_EXHAUSTED; more than 16 MiB is HTTP's 431, after which the connection lives
+    /// on (in the reference it ends).
     pub metadata_bytes: usize,
     /// `frontend.shutdownDrainDuration`: how long calls in flight may take once the server stops.
     pub drain: Duration,
