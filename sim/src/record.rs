@@ -130,6 +130,28 @@ pub struct Asked {
     pub policies: Policies,
     /// Of an activity's attempt: the activity id and the attempt's number.
     pub attempt: Option<(String, i32)>,
+    /// Of an answer to a workflow task: what its worker was shown.
+    pub saw: Option<Saw>,
+}
+
+/// The history that a worker decided on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Saw {
+    /// Its last event, the start of the task.
+    pub started: i64,
+    /// The types of all its events, mixed in order; see [`Saw::next`].
+    pub types: u64,
+}
+
+impl Saw {
+    /// Nothing yet.
+    pub const NOTHING: Saw = Saw { started: 0, types: 0 };
+
+    /// And one more event.
+    pub fn next(self, id: i64, event_type: i32) -> Saw {
+        let mixed = self.types.rotate_left(7) ^ (event_type as u64 + 1);
+        Saw { started: id, types: mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) }
+    }
 }
 
 /// What an answer told.
@@ -165,7 +187,9 @@ pub enum Told {
         run: String,
         /// `maximum_attempts` of the policy; 0 for no limit.
         maximum: i32,
-        /// When it began by the word of whoever handed it out, nanoseconds since the epoch.
+        /// When it was due by the word of whoever handed it out, nanoseconds since the epoch.
+        due: u64,
+        /// When it began, likewise.
         began: u64,
     },
     /// A heartbeat's answer: whether to stop.
@@ -402,6 +426,7 @@ mod tests {
             request: request.to_owned(),
             policies: Policies::default(),
             attempt: None,
+            saw: None,
         }
     }
 

@@ -38,6 +38,7 @@ mod t2;
 mod t4;
 mod t5;
 mod t6;
+mod t6_late;
 mod t7;
 mod tables;
 #[cfg(test)]
@@ -72,7 +73,7 @@ pub struct Violation {
 type Rule = fn(&Evidence, &mut Findings);
 
 /// Every rule that looks at the end, by id.
-const RULES: [(&str, Rule); 21] = [
+const RULES: [(&str, Rule); 22] = [
     ("A1", a1::check),
     ("A2", a2::check),
     ("A4", a4::check),
@@ -91,6 +92,7 @@ const RULES: [(&str, Rule); 21] = [
     ("T4", t4::check),
     ("T5", t5::check),
     ("T6", t6::check),
+    ("T6", t6_late::check),
     ("T7", t7::check),
     ("V2", v2::check),
     ("V3", v3::check),

@@ -19,9 +19,14 @@ const LATE: u64 = 3_000_000_000;
 /// be less, a timer may fire later.
 const BUT_FOR_SYNCS: u64 = 1_000_000_000;
 
+/// How late what is due may happen once the faults are over, in nanoseconds.
+pub(super) fn bound(evidence: &Evidence) -> u64 {
+    LATE.max(evidence.slowest_sync.saturating_mul(2).saturating_add(BUT_FOR_SYNCS))
+}
+
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     let Some(calm) = evidence.calm.map(|calm| calm.at.saturating_add(SETTLING)) else { return };
-    let bound = LATE.max(evidence.slowest_sync.saturating_mul(2).saturating_add(BUT_FOR_SYNCS));
+    let bound = bound(evidence);
     for run in evidence.runs.values() {
         let Some(timeline) = evidence.timelines.get(&run.id) else { continue };
         let mut started = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! T6: timeouts of activities, workflow tasks and runs occur when they are due, not before. (That
-//! each occurs once is what the replay shows, H5.)
+//! T6 from below: timeouts of activities, workflow tasks and runs do not occur before they are due.
+//! (That each occurs once is what the replay shows, H5; from above see [`super::t6_late`].)
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use holdfast_proto::failure::Failure;
 use holdfast_proto::history::history_event::Attributes as Event;
 use holdfast_proto::history::{
     ActivityTaskScheduledEventAttributes, ActivityTaskTimedOutEventAttributes, HistoryEvent,
-    WorkflowTaskTimedOutEventAttributes,
+    WorkflowExecutionStartedEventAttributes, WorkflowTaskTimedOutEventAttributes,
 };
 
 use prost_types::Duration;
@@ -160,9 +160,23 @@ fn whole(run: &RunHistory, at: &HistoryEvent) -> Option<Early> {
     let Some(Event::WorkflowExecutionStartedEventAttributes(a)) = &first.attributes else {
         return None;
     };
-    let timeouts = [a.workflow_run_timeout.as_ref(), a.workflow_execution_timeout.as_ref()];
-    let set = timeouts.into_iter().filter(|timeout| nanos(*timeout) != 0);
-    early("the timeout of the run", at, first, set.min_by_key(|timeout| nanos(*timeout))?)
+    let due = run_due(first, a)?;
+    let (after, by) =
+        (event_time(at).saturating_sub(event_time(first)), due.saturating_sub(event_time(at)));
+    (by > 0).then_some(Early { what: "the timeout of the run", from: first.event_id, after, by })
+}
+
+/// When a run has to end: its own time counts from the end of its start delay, that of the whole
+/// execution is a point in time.
+pub(super) fn run_due(
+    first: &HistoryEvent,
+    a: &WorkflowExecutionStartedEventAttributes,
+) -> Option<u64> {
+    let timeout = nanos(a.workflow_run_timeout.as_ref());
+    let delay = nanos(a.first_workflow_task_backoff.as_ref());
+    let own = (timeout > 0).then(|| event_time(first) + delay + timeout);
+    let whole = a.workflow_execution_expiration_time.as_ref().and_then(holdfast_proto::nanos);
+    own.into_iter().chain(whole.filter(|at| *at > 0)).min()
 }
 
 #[cfg(test)]

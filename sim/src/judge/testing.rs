@@ -10,7 +10,7 @@ use holdfast_proto::history::history_event::Attributes as Event;
 use holdfast_proto::history::*;
 
 use super::{Evidence, Findings, RunHistory};
-use crate::record::{Asked, Kind, Moment, Operation, Outcome, Policies, Told};
+use crate::record::{Asked, Kind, Moment, Operation, Outcome, Policies, Saw, Told};
 use crate::work::wire::{self, millis, text};
 
 const MS: u64 = 1_000_000;
@@ -92,6 +92,7 @@ impl World {
             request: request.to_owned(),
             policies: Policies::default(),
             attempt: None,
+            saw: None,
         }
     }
 
@@ -162,8 +163,34 @@ impl World {
         let mut asked = World::asked(Kind::Attempt, id, "");
         asked.run = run.to_owned();
         asked.attempt = Some((job.to_owned(), number));
-        let told = Told::Attempt { run: run.to_owned(), maximum, began: self.event_clock };
+        let (due, began) = (self.event_clock, self.event_clock);
+        let told = Told::Attempt { run: run.to_owned(), maximum, due, began };
         self.operation(asked, Outcome::Ok(told));
+    }
+
+    /// An attempt that is due so many milliseconds behind the last event, and handed out then.
+    pub(super) fn attempt_due(&mut self, id: &str, run: &str, job: &str, number: i32, ms: u64) {
+        let due = self.evidence.epoch + ms * MS;
+        let mut asked = World::asked(Kind::Attempt, id, "");
+        asked.run = run.to_owned();
+        asked.attempt = Some((job.to_owned(), number));
+        let told = Told::Attempt { run: run.to_owned(), maximum: 0, due, began: due };
+        self.operation(asked, Outcome::Ok(told));
+    }
+
+    /// A worker's failure of an attempt, accepted.
+    pub(super) fn attempt_failed(&mut self, id: &str, run: &str, job: &str, number: i32) {
+        let mut asked = World::asked(Kind::FailActivity, id, "");
+        asked.run = run.to_owned();
+        asked.attempt = Some((job.to_owned(), number));
+        self.operation(asked, Outcome::Ok(Told::Done));
+    }
+
+    /// A worker's answer to a workflow task, with what it was shown.
+    pub(super) fn task_answered(&mut self, id: &str, request: &str, saw: Saw) {
+        let mut asked = World::asked(Kind::CompleteTask, id, request);
+        asked.saw = Some(saw);
+        self.operation(asked, Outcome::Ok(Told::Done));
     }
 
     pub(super) fn answered(&mut self, id: &str, run: &str, job: &str, number: i32, request: &str) {
@@ -398,6 +425,39 @@ impl Builder<'_> {
         };
         let attributes = Event::ActivityTaskTimedOutEventAttributes(Box::new(attributes));
         started.after(0).push(EventType::ActivityTaskTimedOut, attributes)
+    }
+
+    /// An activity with a schedule-to-close timeout that times out `after` milliseconds.
+    pub(super) fn job_within(self, id: &str, timeout: u64, after: u64) -> Self {
+        let attributes = ActivityTaskScheduledEventAttributes {
+            activity_id: id.to_owned(),
+            schedule_to_close_timeout: Some(millis(timeout)),
+            ..ActivityTaskScheduledEventAttributes::default()
+        };
+        let attributes = Event::ActivityTaskScheduledEventAttributes(Box::new(attributes));
+        let scheduled = self.push(EventType::ActivityTaskScheduled, attributes);
+        let attributes = ActivityTaskTimedOutEventAttributes {
+            failure: Some(timeout_of(TimeoutType::ScheduleToClose)),
+            scheduled_event_id: scheduled.next() - 1,
+            ..ActivityTaskTimedOutEventAttributes::default()
+        };
+        let attributes = Event::ActivityTaskTimedOutEventAttributes(Box::new(attributes));
+        scheduled.after(after).push(EventType::ActivityTaskTimedOut, attributes)
+    }
+
+    /// An activity that is tried again after so many milliseconds, and later each time.
+    pub(super) fn job_retried(self, id: &str, initial: u64, coefficient: f64) -> Self {
+        let attributes = ActivityTaskScheduledEventAttributes {
+            activity_id: id.to_owned(),
+            retry_policy: Some(RetryPolicy {
+                initial_interval: Some(millis(initial)),
+                backoff_coefficient: coefficient,
+                ..RetryPolicy::default()
+            }),
+            ..ActivityTaskScheduledEventAttributes::default()
+        };
+        let attributes = Event::ActivityTaskScheduledEventAttributes(Box::new(attributes));
+        self.push(EventType::ActivityTaskScheduled, attributes)
     }
 
     /// Gives the event at a place the number of a stamp.

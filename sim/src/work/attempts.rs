@@ -150,6 +150,7 @@ impl Attempt<'_> {
             request: request.to_owned(),
             policies: Policies::default(),
             attempt: Some((self.activity.clone(), self.number)),
+            saw: None,
         }
     }
 
@@ -161,8 +162,10 @@ impl Attempt<'_> {
     fn handed(&self, task: &rpc::PollActivityTaskQueueResponse, invoked: Moment) {
         let shared = &self.worker.shared;
         let maximum = task.retry_policy.as_ref().map_or(0, |policy| policy.maximum_attempts);
-        let began = task.started_time.as_ref().and_then(holdfast_proto::nanos).unwrap_or(0);
-        let told = Told::Attempt { run: self.run.clone(), maximum, began };
+        let at =
+            |time: &Option<Timestamp>| time.as_ref().and_then(holdfast_proto::nanos).unwrap_or(0);
+        let (due, began) = (at(&task.current_attempt_scheduled_time), at(&task.started_time));
+        let told = Told::Attempt { run: self.run.clone(), maximum, due, began };
         shared.handed(self.asked(Kind::Attempt, ""), invoked, told);
         shared.trace.line(format_args!(
             "{} attempt {}/{} {} #{}",

@@ -10,6 +10,7 @@ use holdfast_proto::history::history_event::Attributes as Event;
 use super::order::{Order, cause};
 use super::program::{Ending, Job, OnCancel, Program, Step};
 use super::wire::{closes, event_name, text_of};
+use crate::record::Saw;
 
 /// Where an activity of the program stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +53,7 @@ pub struct Machine {
     completed: i64,
     expected: VecDeque<Order>,
     tasks: BTreeSet<i64>,
+    saw: Saw,
 }
 
 impl Default for Machine {
@@ -74,6 +76,7 @@ impl Default for Machine {
             completed: 0,
             expected: VecDeque::new(),
             tasks: BTreeSet::new(),
+            saw: Saw::NOTHING,
         }
     }
 }
@@ -82,6 +85,11 @@ impl Machine {
     /// The id of the event that it wants next.
     pub fn next_event(&self) -> i64 {
         self.next
+    }
+
+    /// What it was fed.
+    pub fn saw(&self) -> Saw {
+        self.saw
     }
 
     /// Whether it saw the end of the run.
@@ -103,10 +111,20 @@ impl Machine {
         let Some(attributes) = &event.attributes else {
             return wrong("it has no attributes".to_owned());
         };
-        if let Some(cause) = cause(event)
-            && let Err(why) = self.ordered(cause, attributes)
-        {
-            return wrong(why);
+        self.saw = self.saw.next(event.event_id, event.event_type);
+        match cause(event) {
+            Some(cause) => {
+                if let Err(why) = self.ordered(cause, attributes) {
+                    return wrong(why);
+                }
+            }
+            // The worker did not know of it when it ordered what comes behind.
+            None if self.started == 0 && !self.expected.is_empty() => {
+                return wrong(
+                    "it stands between a completed task and what that ordered".to_owned(),
+                );
+            }
+            None => {}
         }
         self.closed = closes(event);
         match self.take(event.event_id, attributes) {

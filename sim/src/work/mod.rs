@@ -150,6 +150,7 @@ pub(crate) fn asked(kind: Kind, who: &Arc<str>, id: &Arc<str>, request: &str) ->
         request: request.to_owned(),
         policies: Policies::default(),
         attempt: None,
+        saw: None,
     }
 }
 

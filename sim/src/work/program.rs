@@ -16,6 +16,10 @@ pub const FATAL: &str = "Fatal";
 /// From this attempt on an activity does what it should.
 const SETTLES: i32 = 4;
 
+/// How far over its start-to-close timeout an attempt runs that will not see it, in milliseconds:
+/// longer than a timeout may be late.
+const FAR_OVER_MS: u64 = 8_000;
+
 /// One workflow.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Program {
@@ -98,6 +102,8 @@ pub struct Job {
     pub doubles: bool,
     /// Whether failures of kind [`FATAL`] are final by the policy.
     pub fatal_is_final: bool,
+    /// Whether every attempt fails until it settles.
+    pub stubborn: bool,
 }
 
 /// What an attempt does.
@@ -179,6 +185,25 @@ impl Job {
             retry_ms: rng.within(20..400),
             doubles: rng.one_in(2),
             fatal_is_final: rng.one_in(2),
+            stubborn: false,
+        }
+        .or_stubborn(&mut rng)
+    }
+
+    /// Now and then an activity fails until it settles, with long waits that double: with time for
+    /// all of them, or with less than they need.
+    fn or_stubborn(self, rng: &mut Rng) -> Job {
+        if !rng.one_in(6) {
+            return self;
+        }
+        Job {
+            maximum_attempts: 0,
+            schedule_to_close_ms: if rng.one_in(2) { rng.within(600..2_500) } else { 0 },
+            schedule_to_start_ms: 0,
+            retry_ms: rng.within(700..1_500),
+            doubles: true,
+            stubborn: true,
+            ..self
         }
     }
 
@@ -187,7 +212,7 @@ impl Job {
         RetryPolicy {
             initial_interval: Some(millis(self.retry_ms)),
             backoff_coefficient: if self.doubles { 2.0 } else { 1.0 },
-            maximum_interval: Some(millis(self.retry_ms.max(1_000))),
+            maximum_interval: Some(millis(self.retry_ms.max(1_000) * 3)),
             maximum_attempts: self.maximum_attempts,
             non_retryable_error_types: self
                 .fatal_is_final
@@ -205,10 +230,18 @@ impl Job {
         if attempt >= SETTLES {
             return Conduct { millis: short, beat_ms, end: End::Succeed };
         }
+        if self.stubborn {
+            return Conduct { millis: short, beat_ms, end: End::Fail("Stubborn", false) };
+        }
         match rng.below(20) {
             0 => Conduct { millis: 1, beat_ms: 0, end: End::Vanish },
             // Too slow for its start-to-close timeout, or silent for longer than its heartbeat's.
             1 => Conduct { millis: self.start_to_close_ms + short, beat_ms, end: End::Succeed },
+            // Far over it, and alive.
+            9 if beat_ms > 0 => {
+                let millis = self.start_to_close_ms + FAR_OVER_MS;
+                Conduct { millis, beat_ms, end: End::Succeed }
+            }
             2 => {
                 let millis = self.heartbeat_ms.max(100) * 2;
                 Conduct { millis, beat_ms: 0, end: End::Succeed }

@@ -23,7 +23,7 @@ use super::machine::Machine;
 use super::order::Order;
 use super::wire::{NAMESPACE, execution, failure, millis, queue, sticky};
 use super::{Shared, asked, lock};
-use crate::record::{Got, Kind, Moment, Outcome, Poll, Told};
+use crate::record::{Got, Kind, Moment, Outcome, Poll, Saw, Told};
 use crate::rng::Rng;
 
 /// Runs that a worker keeps in its cache.
@@ -399,11 +399,9 @@ impl Worker {
             ..rpc::RespondWorkflowTaskCompletedRequest::default()
         };
         let began = self.shared.record.moment();
-        let answered = self.complete(id, run, query.clone(), task.attempt).await;
-        if twice
-            && answered.is_some()
-            && self.complete(id, run, query, task.attempt).await.is_some()
-        {
+        let of = (task.attempt, machine.saw());
+        let answered = self.complete(id, run, query.clone(), of).await;
+        if twice && answered.is_some() && self.complete(id, run, query, of).await.is_some() {
             let text = format!(
                 "{} answered task {} of run {run} twice, and both answers were accepted",
                 self.name, task.started_event_id
@@ -430,13 +428,14 @@ impl Worker {
         id: &Arc<str>,
         run: &str,
         mut query: rpc::RespondWorkflowTaskCompletedRequest,
-        attempt: i32,
+        (attempt, saw): (i32, Saw),
     ) -> Option<rpc::RespondWorkflowTaskCompletedResponse> {
         query.identity = self.answer_name("t");
         let request = query.identity.clone();
         let mut asked = asked(Kind::CompleteTask, &self.name, id, &request);
         asked.run = run.to_owned();
         asked.attempt = Some((String::new(), attempt));
+        asked.saw = Some(saw);
         let op = self.shared.begin(asked);
         let answer =
             insist(&self.shared, &self.name, id, ANSWER, query, |front, request| async move {
