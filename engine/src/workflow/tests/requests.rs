@@ -167,6 +167,11 @@ run 1 started, done, NotFound
 STARTED TASK_SCHEDULED TERMINATED
 ",
     );
+}
+
+/// Asked of the reference, too.
+#[test]
+fn nor_do_attached_requests_signals_and_cancels() {
     expect(
         "start x, attach R, signal R, with R, with R",
         "
