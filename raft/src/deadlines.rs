@@ -19,21 +19,21 @@ pub(crate) struct Deadline {
     pub(crate) run: RunId,
 }
 
-/// How many deadlines a shard holds in memory.
-pub(crate) const HELD: usize = 20_000;
-
 /// The near deadlines of one shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Wheel {
+    /// How many it holds at most.
+    most: usize,
     held: BTreeSet<Deadline>,
     /// The last row read from the table; rows after it are not held. `None`: all are held.
     horizon: Option<Deadline>,
 }
 
 impl Wheel {
-    /// A wheel over rows read from the start of the table, `more` when the table has others.
-    pub(crate) fn new(rows: Vec<Deadline>, more: bool) -> Wheel {
-        let mut wheel = Wheel::default();
+    /// A wheel over rows read from the start of the table, `more` when the table has others. It
+    /// holds `most`, and one at least: it would read for ever otherwise.
+    pub(crate) fn new(most: usize, rows: Vec<Deadline>, more: bool) -> Wheel {
+        let mut wheel = Wheel { most: most.max(1), held: BTreeSet::new(), horizon: None };
         wheel.refill(rows, more);
         wheel
     }
@@ -50,7 +50,7 @@ impl Wheel {
             return;
         }
         self.held.insert(deadline);
-        if self.held.len() > HELD {
+        if self.held.len() > self.most {
             self.held.pop_last();
             self.horizon = self.held.last().cloned();
         }
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn due_ones_come_in_order_and_not_early() {
-        let mut wheel = Wheel::new(vec![at(5), at(3)], false);
+        let mut wheel = Wheel::new(9, vec![at(5), at(3)], false);
         wheel.insert(at(4));
         wheel.remove(&at(3));
         assert_eq!(wheel.pop_due(Hlc(3)), None);
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_lies_beyond_the_horizon_is_read_again_and_not_lost() {
-        let mut wheel = Wheel::new(vec![at(1), at(2)], true);
+        let mut wheel = Wheel::new(9, vec![at(1), at(2)], true);
         wheel.insert(at(7));
         assert_eq!(wheel.pop_due(Hlc(9)), Some(at(1)));
         assert_eq!(wheel.wants(), None);
@@ -119,11 +119,11 @@ mod tests {
 
     #[test]
     fn the_wheel_is_bounded() {
-        let mut wheel = Wheel::default();
-        for n in (0..HELD as u64 + 10).rev() {
+        let mut wheel = Wheel::new(9, Vec::new(), false);
+        for n in (0..19).rev() {
             wheel.insert(at(n));
         }
-        assert_eq!(wheel.held.len(), HELD);
+        assert_eq!(wheel.held.len(), 9);
         let mut last = 0;
         while let Some(due) = wheel.pop_due(Hlc(u64::MAX)) {
             last = due.at.0;

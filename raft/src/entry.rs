@@ -28,7 +28,8 @@ const HEADER: usize = 38;
 pub const EXECUTION_ID_BYTES: usize = 1000;
 
 /// How large entries may become (A17). The shard loop closes an entry before the next decision would
-/// take it over [`EntryLimits::ENTRY_BYTES`]; an entry of one decision may be larger than that.
+/// take it over a size that is configured, [`EntryLimits::ENTRY_BYTES`] unless it is; an entry of one
+/// decision may be larger than that.
 pub struct EntryLimits;
 
 impl EntryLimits {
@@ -36,7 +37,7 @@ impl EntryLimits {
     /// (gRPC) and a run's state to 8 MiB (Temporal's limits); a decision may carry what a request
     /// brought twice, as event and as list row, and the state once, as checkpoint.
     pub const DECISION_BYTES: usize = 24 << 20;
-    /// The most bytes of drafts that an entry of several decisions holds.
+    /// The most bytes of drafts that an entry of several decisions holds, by default.
     pub const ENTRY_BYTES: usize = 1 << 20;
     /// The most bytes any entry may encode to: one decision, its frame and the shard's own rows.
     pub const MAX_BYTES: usize = Self::DECISION_BYTES + (8 << 20);

@@ -5,22 +5,26 @@ use std::collections::BTreeMap;
 use holdfast_engine::ids::RunId;
 use tokio::sync::oneshot;
 
-/// How many long polls one shard parks; one more is refused.
-pub(crate) const PARKED: usize = 20_000;
-
 /// The parked long polls of a shard, by run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Waits {
+    /// How many it parks at most.
+    most: usize,
     parked: BTreeMap<RunId, Vec<oneshot::Sender<()>>>,
     count: usize,
 }
 
 impl Waits {
+    /// None yet; at most `most`.
+    pub(crate) fn new(most: usize) -> Waits {
+        Waits { most, parked: BTreeMap::new(), count: 0 }
+    }
+
     /// Parks a poll until the run changes. `None` when too many are parked.
     pub(crate) fn park(&mut self, run: RunId) -> Option<oneshot::Receiver<()>> {
-        if self.count >= PARKED {
+        if self.count >= self.most {
             self.sweep();
-            if self.count >= PARKED {
+            if self.count >= self.most {
                 return None;
             }
         }
@@ -66,7 +70,7 @@ mod tests {
     #[test]
     fn a_change_wakes_its_run_only() {
         let (one, two) = (Uuid([1; 16]), Uuid([2; 16]));
-        let mut waits = Waits::default();
+        let mut waits = Waits::new(2);
         let mut first = waits.park(one).expect("room");
         let mut second = waits.park(two).expect("room");
         waits.wake(one);
@@ -78,9 +82,8 @@ mod tests {
 
     #[test]
     fn parked_polls_are_bounded_and_gone_ones_make_room() {
-        let mut waits = Waits::default();
-        let mut held: Vec<_> =
-            (0..PARKED).map(|n| waits.park(Uuid::v4(n as u128)).expect("room")).collect();
+        let mut waits = Waits::new(20);
+        let mut held: Vec<_> = (0..20).map(|n| waits.park(Uuid::v4(n)).expect("room")).collect();
         assert!(waits.park(Uuid::NIL).is_none());
         held.pop();
         assert!(waits.park(Uuid::NIL).is_some());

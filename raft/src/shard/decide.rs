@@ -209,7 +209,7 @@ impl Serving {
             return Ok(self.quarantine(key));
         }
         if !batch.drafts.is_empty() {
-            if self.batch.overflows(batch.bytes) {
+            if self.batch.overflows(batch.bytes, &self.config) {
                 self.sealed.push_back(std::mem::take(&mut self.batch));
             }
             let entry = self.open_entry();

@@ -16,9 +16,6 @@ use holdfast_storage::{Direction, StorageError};
 use super::{Held, HistoryWait, ReplyTo, Serving, row_ops};
 use crate::hubs::{Handed, LentPoller, TaskRef};
 
-/// Backlog rows of one queue that are held in memory.
-pub(crate) const WINDOW: usize = 10_000;
-
 /// Tasks of one queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -50,7 +47,7 @@ impl Serving {
 
     /// Opens the window of a queue that had a backlog before this reign.
     pub(super) fn open_queue(&mut self, key: QueueKey) -> Result<(), StorageError> {
-        let queue = Queue::new(&key, Window::unloaded(WINDOW));
+        let queue = Queue::new(&key, Window::unloaded(self.config.backlog));
         self.queues.insert(key.clone(), queue);
         self.hand_out(&key)?;
         self.look_later(&key);
@@ -61,6 +58,7 @@ impl Serving {
     fn load(&mut self, key: &QueueKey, from: TaskKey) -> Result<(), StorageError> {
         let start = backlog_key(key, &from).encode();
         let end = backlog_key(key, &TaskKey::first_of(from.priority + 1)).encode();
+        let page = self.config.backlog.max(1);
         let mut rows = Vec::new();
         let mut failed = None;
         let view = self.host.store.view();
@@ -72,13 +70,13 @@ impl Serving {
                     return ControlFlow::Break(());
                 }
             }
-            if rows.len() > WINDOW { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if rows.len() > page { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         if let Some(why) = failed {
             return Err(why);
         }
-        let more = rows.len() > WINDOW;
-        rows.truncate(WINDOW);
+        let more = rows.len() > page;
+        rows.truncate(page);
         if let Some(queue) = self.queues.get_mut(key) {
             queue.window.load(from, rows, more);
         }
@@ -119,7 +117,8 @@ impl Serving {
         let (scheduled, stamp) = (row.scheduled, row.stamp);
         let task = TaskRef { execution: key.clone(), run, scheduled, stamp };
         let queue_key = place.queue.clone();
-        let new = || Queue::new(&queue_key, Window::new(WINDOW));
+        let held = self.config.backlog;
+        let new = || Queue::new(&queue_key, Window::new(held));
         let queue = self.queues.entry(queue_key.clone()).or_insert_with(new);
         queue.window.insert(task_key(&place), task);
         if row.sticky && self.hubs.is_sticky_gone(&queue.hub) {

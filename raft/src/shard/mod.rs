@@ -47,12 +47,26 @@ pub(crate) use serve::{Inbox, run};
 pub struct ShardConfig {
     /// Entries on their way at once. One is being synced while the next fills behind it.
     pub pipeline: usize,
-    /// Drafts in one entry at most; bytes are bounded by [`EntryLimits`].
+    /// Drafts in one entry at most.
     pub entry_drafts: usize,
+    /// Bytes of drafts in an entry of several decisions, at most; an entry that is half full takes
+    /// no more. One decision may be larger ([`EntryLimits::DECISION_BYTES`]).
+    pub entry_bytes: usize,
     /// How long a start may stay a grant (DESIGN 3.5).
     pub start_flush: std::time::Duration,
     /// Bytes of executions in memory.
     pub cache_bytes: usize,
+    /// Deadlines in memory, and in one read of their table; later ones stay there. At least 1.
+    pub deadlines: usize,
+    /// Deadlines that fire before the place is moved from which a new leader reads their table.
+    pub low_water_every: u64,
+    /// How far that place stays behind the clock: rows may be written for a time that has just
+    /// passed, and one that lies before it costs a move back.
+    pub low_water_margin: std::time::Duration,
+    /// Tasks of one queue and priority in memory; the others stay in their table. At least 1.
+    pub backlog: usize,
+    /// Long polls for news of a run; one more is refused.
+    pub parked: usize,
     /// The inbox.
     pub admission: AdmissionLimits,
 }
@@ -62,8 +76,14 @@ impl Default for ShardConfig {
         ShardConfig {
             pipeline: 2,
             entry_drafts: 512,
+            entry_bytes: EntryLimits::ENTRY_BYTES,
             start_flush: std::time::Duration::from_millis(20),
             cache_bytes: 64 << 20,
+            deadlines: 20_000,
+            low_water_every: 1000,
+            low_water_margin: std::time::Duration::from_secs(60),
+            backlog: 10_000,
+            parked: 20_000,
             admission: AdmissionLimits::default(),
         }
     }
@@ -178,12 +198,12 @@ impl Batch {
     }
 
     /// Whether `more` bytes would make it larger than an entry of several decisions may be.
-    fn overflows(&self, more: usize) -> bool {
-        !self.drafts.is_empty() && self.bytes + more > EntryLimits::ENTRY_BYTES
+    fn overflows(&self, more: usize, config: &ShardConfig) -> bool {
+        !self.drafts.is_empty() && self.bytes + more > config.entry_bytes
     }
 
     fn is_full(&self, config: &ShardConfig) -> bool {
-        self.bytes >= EntryLimits::ENTRY_BYTES / 2 || self.drafts.len() >= config.entry_drafts
+        self.bytes >= config.entry_bytes / 2 || self.drafts.len() >= config.entry_drafts
     }
 }
 

@@ -17,7 +17,7 @@ use holdfast_storage::{Direction, GroupId, Op, StorageError, Store};
 use super::row_ops::CounterKind;
 use super::{Batch, Leading, Serving};
 use crate::cache::Cache;
-use crate::deadlines::{Deadline, HELD, Wheel};
+use crate::deadlines::{Deadline, Wheel};
 use crate::entry::Reign;
 use crate::rows::GroupState;
 use crate::waits::Waits;
@@ -49,19 +49,20 @@ impl Serving {
             reads: Vec::new(),
             grants: BTreeSet::new(),
             first_grant: Hlc::ZERO,
-            wheel: Wheel::default(),
+            wheel: Wheel::new(leading.config.deadlines, Vec::new(), false),
             low_water: Bytes::new(),
             fired: 0,
             unmet: None,
             queues: BTreeMap::new(),
             delayed: BTreeSet::new(),
             counters: counters(store, leading.shard)?,
-            waits: Waits::default(),
+            waits: Waits::new(leading.config.parked),
             quarantined: BTreeSet::new(),
         };
         serving.low_water = low_water(store, leading.group.id(), leading.shard)?;
-        let (rows, more) = deadlines(store, leading.shard, serving.low_water.clone())?;
-        serving.wheel = Wheel::new(rows, more);
+        let page = leading.config.deadlines.max(1);
+        let (rows, more) = deadlines(store, leading.shard, serving.low_water.clone(), page)?;
+        serving.wheel = Wheel::new(page, rows, more);
         Ok(serving)
     }
 
@@ -81,7 +82,8 @@ impl Serving {
                 run: last.run,
             };
             let from = holdfast_storage::tables::after(&from.encode());
-            let (rows, more) = deadlines(self.host.store.as_ref(), self.shard, from)?;
+            let page = self.config.deadlines.max(1);
+            let (rows, more) = deadlines(self.host.store.as_ref(), self.shard, from, page)?;
             self.wheel.refill(rows, more);
         }
         Ok(())
@@ -90,15 +92,13 @@ impl Serving {
     /// Moves the low-water key of the deadline table to its first row, now and then; and back in
     /// the entry that writes a row before it (A16).
     pub(super) fn move_low_water(&mut self, written: &[Bytes]) -> Option<Op> {
-        const EVERY: u64 = 1000;
-        /// Rows may be written for a time that has just passed, but hardly for one long gone.
-        const MARGIN: u64 = 60_000_000_000;
         let lowest = written.iter().min().filter(|key| **key < self.low_water);
         let moved = if let Some(lowest) = lowest {
             lowest.clone()
-        } else if self.fired >= EVERY {
+        } else if self.fired >= self.config.low_water_every {
             self.fired = 0;
-            let safe = Hlc(self.host.clock.now().0.saturating_sub(MARGIN));
+            let margin = self.config.low_water_margin.as_nanos() as u64;
+            let safe = Hlc(self.host.clock.now().0.saturating_sub(margin));
             // The rows of quarantined executions are for the next leader.
             let head = [self.wheel.next(), self.unmet].into_iter().flatten().fold(safe, Hlc::min);
             deadline::end_of(self.shard, Hlc(head.0.saturating_sub(1)))
@@ -154,11 +154,12 @@ fn low_water(store: &dyn Store, group: GroupId, shard: ShardId) -> Result<Bytes,
     }
 }
 
-/// One page of deadline rows from `from` on, and whether there are more.
+/// One `page` of deadline rows from `from` on, and whether there are more.
 fn deadlines(
     store: &dyn Store,
     shard: ShardId,
     from: Bytes,
+    page: usize,
 ) -> Result<(Vec<Deadline>, bool), StorageError> {
     let end = KeyWriter::new(Table::Deadline, shard).range().end;
     let mut rows = Vec::new();
@@ -171,12 +172,12 @@ fn deadlines(
                 return ControlFlow::Break(());
             }
         }
-        if rows.len() > HELD { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if rows.len() > page { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     if let Some(why) = failed {
         return Err(why);
     }
-    let more = rows.len() > HELD;
-    rows.truncate(HELD);
+    let more = rows.len() > page;
+    rows.truncate(page);
     Ok((rows, more))
 }
