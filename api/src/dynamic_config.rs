@@ -102,6 +102,8 @@ const KEYS: &[(&str, Effect)] = &[
     ("history.maximumsignalsperexecution", Count(|s, n| s.limits.signals = n)),
     ("history.maximumbufferedeventsbatch", Count(|s, n| s.limits.buffered_events = size(n))),
     ("history.maximumbufferedeventssizeinbytes", Count(|s, n| s.limits.buffered_bytes = size(n))),
+    ("history.requestidsattached", Count(|s, n| s.limits.attached_requests = size(n).max(1))),
+    ("history.requestidsremembered", Count(|s, n| s.limits.requests_remembered = size(n).max(1))),
     ("frontend.visibilitymaxpagesize", Count(|s, n| s.list_page_max = size(n).max(1))),
     // Temporal has one for each partition of a queue; a queue here has no partitions.
     (
@@ -117,6 +119,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("history.maxworkflowtasktimeout", Time(|s, d| s.limits.workflow_task_timeout_max = d)),
     ("history.workflowtaskretrymaxinterval", Time(|s, d| s.limits.workflow_task_retry_max = d)),
     ("history.workflowtaskheartbeattimeout", Time(|s, d| s.limits.workflow_task_heartbeat = d)),
+    ("history.requestidretention", Time(|s, d| s.limits.request_window = d)),
     ("history.longpollexpirationinterval", Time(|s, d| s.history_wait = d)),
     ("matching.longpollexpirationinterval", Time(|s, d| s.poll_wait = d)),
     // What the suites set: always so here, or not built yet.

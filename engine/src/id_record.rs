@@ -3,16 +3,9 @@
 //! The record is a slot of its own ([`crate::ids::Slot::Id`]): it has a change number, a journal
 //! and checkpoints like a run, and only [`apply`] changes it.
 
-use std::time::Duration;
-
 use crate::change::Change;
-use crate::ids::{ChangeSeq, Hlc, RunId, Uuid};
-
-/// How long a request id is remembered across runs (A13). The run that it met remembers it for
-/// good.
-pub const REQUEST_WINDOW: Duration = Duration::from_secs(600);
-/// How many request ids are remembered at most (A13).
-pub const REQUESTS_REMEMBERED: usize = 1000;
+use crate::env::Env;
+use crate::ids::{ChangeSeq, RunId, Uuid};
 
 /// The record of one workflow id. `Default` is an id that was never used.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -96,6 +89,10 @@ pub struct RequestSeen {
     /// What it asked for.
     #[prost(enumeration = "RequestKind", tag = "4")]
     pub kind: i32,
+    /// How many of the oldest are forgotten for it. It was decided by the limits of its time: a
+    /// journal means the same whatever is configured when it is folded.
+    #[prost(uint32, tag = "5")]
+    pub forgets: u32,
 }
 
 /// An id record under decision.
@@ -114,10 +111,10 @@ impl RecordLive {
         self.changes.push(change);
     }
 
-    /// The runs that requests of this id and kind met within the window that ends at `now`, the
-    /// newest first.
-    pub fn seen(&self, id: &str, kind: RequestKind, now: Hlc) -> impl Iterator<Item = RunId> {
-        let oldest = now.0.saturating_sub(REQUEST_WINDOW.as_nanos() as u64);
+    /// The runs that requests of this id and kind met within the window that ends now, the newest
+    /// first.
+    pub fn seen(&self, id: &str, kind: RequestKind, env: &Env<'_>) -> impl Iterator<Item = RunId> {
+        let oldest = window_begin(env);
         let recent = self.record.recent.iter().rev();
         recent
             .filter(move |r| r.at >= oldest && r.kind == kind as i32 && r.id == id)
@@ -125,27 +122,39 @@ impl RecordLive {
     }
 
     /// A request that met `run` is remembered across runs; one without an id is nobody's.
-    pub fn remember(&mut self, id: String, kind: RequestKind, run: RunId, now: Hlc) {
+    pub fn remember(&mut self, id: String, kind: RequestKind, run: RunId, env: &Env<'_>) {
         if !id.is_empty() {
+            let (oldest, recent) = (window_begin(env), &self.record.recent);
+            let over = recent.iter().take_while(|seen| seen.at < oldest).count();
+            let room = env.limits.requests_remembered.max(1) - 1;
+            let forgets = over.max(recent.len().saturating_sub(room));
+            let forgets = u32::try_from(forgets).unwrap_or(u32::MAX);
             let (kind, run) = (kind as i32, run.0.to_vec());
-            self.push(Change::RequestSeen(RequestSeen { id, at: now.0, run, kind }));
+            let seen = RequestSeen { id, at: env.now.0, run, kind, forgets };
+            self.push(Change::RequestSeen(seen));
         }
     }
 
     /// The current run gives way: its start may still be repeated (A13).
-    pub fn replace_current(&mut self, by: CurrentRun, now: Hlc) {
+    pub fn replace_current(&mut self, by: CurrentRun, env: &Env<'_>) {
         if let Some(old) = self.record.current.clone() {
             let run = old.run_id();
             // A signal-with-start was remembered when it came, and is no start.
             if !old.with_signal {
-                self.remember(old.create_request_id, RequestKind::Start, run, now);
+                self.remember(old.create_request_id, RequestKind::Start, run, env);
             }
             for id in old.attached_request_ids {
-                self.remember(id, RequestKind::Attached, run, now);
+                self.remember(id, RequestKind::Attached, run, env);
             }
         }
         self.push(Change::CurrentRun(by));
     }
+}
+
+/// When the time begins in which a request is remembered across runs, nanoseconds since the epoch.
+fn window_begin(env: &Env<'_>) -> u64 {
+    let window = u64::try_from(env.limits.request_window.as_nanos()).unwrap_or(u64::MAX);
+    env.now.0.saturating_sub(window)
 }
 
 /// Folds one change into a record.
@@ -156,11 +165,8 @@ pub fn apply(record: &mut IdRecord, change: &Change) {
     record.seq += 1;
     match change {
         Change::RequestSeen(seen) => {
-            let oldest = seen.at.saturating_sub(REQUEST_WINDOW.as_nanos() as u64);
-            record.recent.retain(|r| r.at >= oldest);
-            if record.recent.len() >= REQUESTS_REMEMBERED {
-                record.recent.remove(0);
-            }
+            let forgotten = record.recent.len().min(seen.forgets as usize);
+            record.recent.drain(..forgotten);
             record.recent.push(seen.clone());
         }
         Change::CurrentRun(current) if current.run.is_empty() => record.current = None,

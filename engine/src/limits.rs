@@ -33,6 +33,15 @@ pub struct Limits {
     pub buffered_events: usize,
     /// `history.maximumBufferedEventsSizeInBytes`.
     pub buffered_bytes: usize,
+    /// `history.requestIDsAttached` (ours): request ids that starts attach to one run and that
+    /// outlast it; the oldest gives way. At least 1. The run itself knows all of its own.
+    pub attached_requests: usize,
+    /// `history.requestIDsRemembered` (ours): request ids that a workflow id remembers across its
+    /// runs; the oldest gives way. At least 1.
+    pub requests_remembered: usize,
+    /// `history.requestIDRetention` (ours): how long it remembers each. A caller who tries longer
+    /// than this may be taken for another one once the run that it met has given way.
+    pub request_window: Duration,
     /// Search attributes: number of keys.
     pub search_attribute_keys: usize,
     /// Search attributes: one value.
@@ -75,6 +84,9 @@ impl Default for Limits {
             signals: 10_000,
             buffered_events: 100,
             buffered_bytes: 2 << 20,
+            attached_requests: 100,
+            requests_remembered: 1000,
+            request_window: Duration::from_secs(600),
             search_attribute_keys: 100,
             search_attribute_value_bytes: 2 << 10,
             search_attributes_bytes: 40 << 10,

@@ -63,7 +63,7 @@ pub fn signal(
     }
     may_signal(run, env)?;
     make_starts_durable(run, env);
-    draft.record.remember(signal.request_id.clone(), RequestKind::Signal, id, env.now);
+    draft.record.remember(signal.request_id.clone(), RequestKind::Signal, id, env);
     if let Some(run) = draft.target() {
         deliver(run, signal, env);
         schedule_if_needed(run, env);
@@ -75,7 +75,7 @@ pub fn signal(
 /// Temporal, and, unless the call names its run, any run of the id within the window of the record
 /// (A13).
 fn repeated(draft: &Draft, at: Target, request_id: &str, env: &Env<'_>) -> Option<RunId> {
-    let mut recent = draft.record.seen(request_id, RequestKind::Signal, env.now);
+    let mut recent = draft.record.seen(request_id, RequestKind::Signal, env);
     let recent = recent.find(|met| match at {
         Target::Current => true,
         Target::Run(named) => named == *met,
@@ -174,13 +174,13 @@ fn repeated_with_start(draft: &Draft, request_id: &str, env: &Env<'_>) -> Option
     let made = current.filter(|current| {
         current.with_signal && !request_id.is_empty() && current.create_request_id == request_id
     });
-    let mut recent = draft.record.seen(request_id, RequestKind::SignalWithStart, env.now);
+    let mut recent = draft.record.seen(request_id, RequestKind::SignalWithStart, env);
     made.map(CurrentRun::run_id).or_else(|| recent.next())
 }
 
 fn remember_with_start(draft: &mut Draft, run: RunId, signal: &Signal, env: &Env<'_>) {
     let (id, kind) = (signal.request_id.clone(), RequestKind::SignalWithStart);
-    draft.record.remember(id, kind, run, env.now);
+    draft.record.remember(id, kind, run, env);
 }
 
 /// The answer to a repeated call: the run that its signal went to, whatever became of it since.

@@ -34,9 +34,6 @@ use crate::workflow::close::{Termination, terminate};
 use crate::workflow::workflow_task::{given, normal_queue, schedule_if_needed, start_inline};
 use crate::workflow::{RequestEvent, RunInfo, State, make_starts_durable};
 
-/// How many request ids may be attached to one run; the oldest gives way.
-const ATTACHED: usize = 100;
-
 /// A start that comes again.
 enum Repeated {
     /// Its request met the current run.
@@ -99,7 +96,7 @@ fn repeated(draft: &Draft, request_id: &str, env: &Env<'_>) -> Option<Repeated> 
     if current.attached_request_ids.iter().any(|id| id == request_id) || run.is_some_and(attached) {
         return Some(Repeated::Current(Met::Attached));
     }
-    let before = |kind| draft.record.seen(request_id, kind, env.now).next();
+    let before = |kind| draft.record.seen(request_id, kind, env).next();
     let made = before(RequestKind::Start).map(|run| Repeated::Earlier(run, Met::Made));
     made.or_else(|| before(RequestKind::Attached).map(|run| Repeated::Earlier(run, Met::Attached)))
 }
@@ -247,10 +244,10 @@ fn attach(draft: &mut Draft, request: &StartWorkflowExecutionRequest, env: &Env<
     }
     run.happened(event);
     if let Some(mut current) = draft.record.record.current.clone() {
-        if current.attached_request_ids.len() >= ATTACHED {
-            current.attached_request_ids.remove(0);
-        }
-        current.attached_request_ids.push(request.request_id.clone());
+        let attached = &mut current.attached_request_ids;
+        let over = (attached.len() + 1).saturating_sub(env.limits.attached_requests.max(1));
+        attached.drain(..over);
+        attached.push(request.request_id.clone());
         draft.record.push(Change::CurrentRun(current));
     }
     true
@@ -283,7 +280,7 @@ pub fn begin<'a>(
         attached_request_ids: Vec::new(),
         with_signal,
     };
-    draft.record.replace_current(current, env.now);
+    draft.record.replace_current(current, env);
     draft.runs.push(run);
     let newest = draft.runs.len() - 1;
     &mut draft.runs[newest]

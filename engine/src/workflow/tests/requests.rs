@@ -340,3 +340,36 @@ fn a_request_that_waits_in_the_buffer_is_known() {
     play(&mut w, "with start-1, with start-1, signal R, with R");
     assert_eq!(w.state().buffered.len(), 2, "{}", w.log);
 }
+
+#[test]
+fn what_a_workflow_id_remembers_is_as_much_as_is_configured() {
+    let first_signal_again = |remembered, window| {
+        let mut w = World::new();
+        w.limits.requests_remembered = remembered;
+        w.limits.request_window = std::time::Duration::from_secs(window);
+        w.start();
+        play(&mut w, "signal R, signal S, signal T, end");
+        w.start();
+        w.wait(5.0);
+        play(&mut w, "signal R");
+        (w.record.recent.len(), w.history().matches("SIGNALED").count())
+    };
+    // Three signals, and the start of the run that gave way.
+    assert_eq!(first_signal_again(4, 9), (4, 0), "it went to the first run");
+    assert_eq!(first_signal_again(3, 9), (3, 1), "the oldest gave way to the start");
+    assert_eq!(first_signal_again(4, 4), (1, 1), "the window is over");
+}
+
+#[test]
+fn attached_requests_outlast_their_run_as_far_as_is_configured() {
+    let attached_again = |most| {
+        let mut w = World::new();
+        w.limits.attached_requests = most;
+        w.start();
+        play(&mut w, "attach R, attach S, attach S, end");
+        w.start();
+        play(&mut w, "attach R").lines().next().expect("an answer").to_owned()
+    };
+    assert_eq!(attached_again(2), "run 1 attached");
+    assert_eq!(attached_again(1), "run 2 attached", "the oldest gave way");
+}
