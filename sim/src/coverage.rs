@@ -115,6 +115,8 @@ fn event_type(body: &Bytes) -> i32 {
 }
 
 const OVERGROWN: &str = "overgrown run";
+/// How the reasons begin for which the server terminates a run that became too large.
+const OVERGROWN_REASONS: [&str; 3] = ["Workflow history", "Workflow mutable state", "Transaction"];
 const FULL_BUFFER: &str = "task ended for a full buffer";
 
 /// The limit that an event comes of, if it comes of one. A task that is ended because its run ends
@@ -126,7 +128,7 @@ fn path(kind: i32, body: &Bytes) -> Option<&'static str> {
     }
     match HistoryEvent::decode(body.as_ref()).ok()?.attributes? {
         Attributes::WorkflowExecutionTerminatedEventAttributes(a)
-            if a.reason.starts_with("Workflow history") =>
+            if OVERGROWN_REASONS.iter().any(|start| a.reason.starts_with(start)) =>
         {
             Some(OVERGROWN)
         }

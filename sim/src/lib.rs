@@ -30,6 +30,7 @@ pub mod rng;
 pub mod run;
 pub mod scenario;
 pub mod shrink;
+mod sizes;
 pub mod swarm;
 pub mod trace;
 pub mod wall;

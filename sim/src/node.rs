@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_api::dynamic_config::Settings;
 use holdfast_api::grpc::Frontend;
 use holdfast_engine::Limits;
-use holdfast_engine::matching::MatchingLimits;
+use holdfast_engine::matching::{MatchingLimits, Rate};
 use holdfast_raft::flusher::{FlushOn, FlushPlan};
 use holdfast_raft::host::{Host, SeededRng};
 use holdfast_raft::node::{Node, NodeConfig};
@@ -71,11 +71,17 @@ fn config(scenario: &Scenario, node: NodeId, members: BTreeSet<NodeId>) -> NodeC
         shard: ShardConfig {
             pipeline: sizes.pipeline,
             entry_drafts: sizes.entry_drafts,
+            entry_bytes: sizes.entry_bytes,
             start_flush: Duration::from_millis(sizes.start_flush_ms),
             cache_bytes: sizes.cache_bytes,
+            deadlines: sizes.deadlines,
+            low_water_every: sizes.low_water_every,
+            low_water_margin: Duration::from_millis(sizes.low_water_margin_ms),
+            backlog: sizes.backlog,
+            parked: sizes.parked,
             admission,
         },
-        polls: MatchingLimits::default(),
+        polls: matching(sizes),
         flush: FlushPlan {
             bytes: sizes.flush_bytes,
             every: Duration::from_millis(sizes.flush_every_ms),
@@ -86,15 +92,49 @@ fn config(scenario: &Scenario, node: NodeId, members: BTreeSet<NodeId>) -> NodeC
     }
 }
 
-/// Those of the product, but for what the scenario makes small.
+fn matching(sizes: &Sizes) -> MatchingLimits {
+    MatchingLimits {
+        pollers_per_queue: sizes.pollers_per_queue,
+        pollers_per_namespace: sizes.pollers_per_namespace,
+        pollers: sizes.pollers,
+        hubs: sizes.hubs,
+        history: sizes.poller_history,
+        idle: Duration::from_millis(sizes.hub_idle_ms),
+        tasks_per_second: Rate::per_second(f64::from(sizes.tasks_per_second)),
+    }
+}
+
 fn limits(sizes: &Sizes) -> Limits {
+    // All of them: a limit that is built later has its size too.
     Limits {
-        history_events_max: sizes.history_events,
+        blob_bytes: sizes.blob_bytes,
+        blob_bytes_warn: sizes.blob_bytes_warn,
+        memo_bytes: sizes.memo_bytes,
+        id_bytes: sizes.id_bytes,
+        build_id_bytes: sizes.build_id_bytes,
+        history_bytes_suggest: sizes.history_bytes_suggest,
+        history_events_suggest: sizes.history_events_suggest,
         history_bytes_max: sizes.history_bytes,
+        history_events_max: sizes.history_events,
+        state_bytes: sizes.state_bytes,
+        pending_activities: sizes.pending_activities,
+        signals: sizes.signals,
         buffered_events: sizes.buffered_events,
         buffered_bytes: sizes.buffered_bytes,
-        signals: sizes.signals,
-        ..Limits::default()
+        attached_requests: sizes.attached_requests,
+        requests_remembered: sizes.requests_remembered,
+        request_window: Duration::from_millis(sizes.request_window_ms),
+        search_attribute_keys: sizes.search_attribute_keys,
+        search_attribute_value_bytes: sizes.search_attribute_value_bytes,
+        search_attributes_bytes: sizes.search_attributes_bytes,
+        links: sizes.links,
+        link_bytes: sizes.link_bytes,
+        workflow_task_timeout: Duration::from_millis(sizes.task_timeout_ms),
+        workflow_task_timeout_max: Duration::from_millis(sizes.task_timeout_max_ms),
+        workflow_task_retry_max: Duration::from_millis(sizes.task_retry_max_ms),
+        workflow_task_heartbeat: Duration::from_millis(sizes.task_heartbeat_ms),
+        activity_failure_bytes: sizes.activity_failure_bytes,
+        transaction_bytes: sizes.transaction_bytes,
     }
 }
 
@@ -106,7 +146,7 @@ fn settings(scenario: &Scenario) -> Settings {
         poll_wait: Duration::from_millis(sizes.poll_ms),
         history_page_max: sizes.history_page,
         list_page_max: sizes.list_page,
-        matching: MatchingLimits::default(),
+        matching: matching(sizes),
         // Of connections, which a simulation has none of.
         ..Settings::default()
     }

@@ -291,6 +291,78 @@ pub struct Sizes {
     pub buffered_bytes: usize,
     /// Signals that a run takes; more are refused.
     pub signals: u64,
+    /// Bytes of drafts in an entry of several decisions.
+    pub entry_bytes: usize,
+    /// Deadlines that a shard holds in memory.
+    pub deadlines: usize,
+    /// Deadlines that fire before the low-water key of their table moves.
+    pub low_water_every: u64,
+    /// How far that key stays behind the clock, in milliseconds.
+    pub low_water_margin_ms: u64,
+    /// Tasks of a queue and priority that a shard holds in memory.
+    pub backlog: usize,
+    /// Long polls that a shard parks; more are refused.
+    pub parked: usize,
+    /// Polls of one queue that wait on a node; more are refused, as in the next two.
+    pub pollers_per_queue: usize,
+    /// Polls of one namespace and type.
+    pub pollers_per_namespace: usize,
+    /// Polls of a node.
+    pub pollers: usize,
+    /// Queues that a node has hubs for.
+    pub hubs: usize,
+    /// Identities of pollers that a queue remembers.
+    pub poller_history: usize,
+    /// How long a hub without use is kept, in milliseconds.
+    pub hub_idle_ms: u64,
+    /// Tasks of any queue that a node hands out in a second.
+    pub tasks_per_second: u32,
+    /// Bytes of one payload field; a call with more is refused.
+    pub blob_bytes: usize,
+    /// Bytes that a failure is cut down to which is larger than `blob_bytes`.
+    pub blob_bytes_warn: usize,
+    /// Bytes of a memo.
+    pub memo_bytes: usize,
+    /// Bytes of an id; the simulator's own are shorter than 60.
+    pub id_bytes: usize,
+    /// Bytes of a worker's build id.
+    pub build_id_bytes: usize,
+    /// Bytes of history from which on a worker is told to continue as new.
+    pub history_bytes_suggest: u64,
+    /// Events from which on a worker is told so.
+    pub history_events_suggest: i64,
+    /// Bytes that a run remembers; one with more is terminated.
+    pub state_bytes: u64,
+    /// Bytes that one workflow task may add to a history; the run of one that adds more ends.
+    pub transaction_bytes: usize,
+    /// Activities of a run that wait or run at once; at least 3, which is what programs ask for.
+    pub pending_activities: usize,
+    /// Request ids attached to one run that outlast it.
+    pub attached_requests: usize,
+    /// Request ids that a workflow id remembers across runs.
+    pub requests_remembered: usize,
+    /// How long it remembers them, in milliseconds.
+    pub request_window_ms: u64,
+    /// Search attributes of a request.
+    pub search_attribute_keys: usize,
+    /// Bytes of one of them.
+    pub search_attribute_value_bytes: usize,
+    /// Bytes of all of them.
+    pub search_attributes_bytes: usize,
+    /// Links of a request.
+    pub links: usize,
+    /// Bytes of a link.
+    pub link_bytes: usize,
+    /// What a workflow task has that asks for no timeout, in milliseconds.
+    pub task_timeout_ms: u64,
+    /// The longest timeout of a workflow task, in milliseconds.
+    pub task_timeout_max_ms: u64,
+    /// The longest wait between attempts of a workflow task, in milliseconds.
+    pub task_retry_max_ms: u64,
+    /// How long a workflow task may be kept alive by heartbeats, in milliseconds.
+    pub task_heartbeat_ms: u64,
+    /// Bytes of a failure that a run keeps of an attempt.
+    pub activity_failure_bytes: usize,
 }
 
 impl Default for Sizes {
@@ -314,6 +386,42 @@ impl Default for Sizes {
             buffered_events: 100,
             buffered_bytes: 2 << 20,
             signals: 10_000,
+            entry_bytes: 1 << 20,
+            deadlines: 20_000,
+            low_water_every: 1000,
+            low_water_margin_ms: 60_000,
+            backlog: 10_000,
+            parked: 20_000,
+            pollers_per_queue: 1000,
+            pollers_per_namespace: 1200,
+            pollers: 20_000,
+            hubs: 50_000,
+            poller_history: 100,
+            hub_idle_ms: 300_000,
+            tasks_per_second: 100_000,
+            blob_bytes: 2 << 20,
+            blob_bytes_warn: 512 << 10,
+            memo_bytes: 2 << 20,
+            id_bytes: 1000,
+            build_id_bytes: 255,
+            history_bytes_suggest: 4 << 20,
+            history_events_suggest: 4096,
+            state_bytes: 8 << 20,
+            transaction_bytes: 4 << 20,
+            pending_activities: 2000,
+            attached_requests: 100,
+            requests_remembered: 1000,
+            request_window_ms: 600_000,
+            search_attribute_keys: 100,
+            search_attribute_value_bytes: 2 << 10,
+            search_attributes_bytes: 40 << 10,
+            links: 10,
+            link_bytes: 4000,
+            task_timeout_ms: 10_000,
+            task_timeout_max_ms: 120_000,
+            task_retry_max_ms: 600_000,
+            task_heartbeat_ms: 1_800_000,
+            activity_failure_bytes: 4 << 10,
         }
     }
 }
@@ -435,6 +543,7 @@ impl Scenario {
         if rng.one_in(3) {
             scenario.workload.activity_rate = 2 + rng.below(10) as u32;
         }
+        scenario.sizes.small_memories(&scenario.workload, &mut rng);
         scenario
     }
 }
@@ -450,64 +559,6 @@ fn special(own: &mut toml::Table, usual: &toml::Table) {
         }
         usual.get(name) != Some(value)
     });
-}
-
-impl Sizes {
-    fn randomised(rng: &mut Rng) -> Sizes {
-        let mut sizes = Sizes::default();
-        if rng.one_in(2) {
-            sizes.pipeline = 1 + rng.below(6) as usize;
-        }
-        if rng.one_in(2) {
-            sizes.entry_drafts = 1 + rng.below(8) as usize;
-        }
-        if rng.one_in(2) {
-            sizes.start_flush_ms = rng.below(60);
-        }
-        if rng.one_in(2) {
-            sizes.cache_bytes = rng.below(64 << 10) as usize;
-        }
-        if rng.one_in(2) {
-            sizes.flush_bytes = 1 + rng.below(256 << 10);
-        }
-        if rng.one_in(2) {
-            sizes.flush_every_ms = 200 + rng.below(10_000);
-        }
-        if rng.one_in(3) {
-            sizes.flush_look_ms = 5 + rng.below(245);
-        }
-        if rng.one_in(2) {
-            // More than a pipeline: the unsynced end of a log must not outlast what a leader purges.
-            sizes.log_keep = 8 + rng.below(200);
-        }
-        if rng.one_in(2) {
-            sizes.history_page = 1 + rng.below(4) as usize;
-        }
-        if rng.one_in(2) {
-            sizes.list_page = 1 + rng.below(10) as usize;
-        }
-        sizes.small_limits(rng);
-        sizes
-    }
-
-    /// Limits of runs that some runs reach: most of them end within a hundred events.
-    fn small_limits(&mut self, rng: &mut Rng) {
-        if rng.one_in(3) {
-            self.history_events = 20 + rng.below(80) as i64;
-        }
-        if rng.one_in(4) {
-            self.history_bytes = 3_000 + rng.below(12_000);
-        }
-        if rng.one_in(2) {
-            self.buffered_events = 1 + rng.below(3) as usize;
-        }
-        if rng.one_in(4) {
-            self.buffered_bytes = 50 + rng.below(500) as usize;
-        }
-        if rng.one_in(4) {
-            self.signals = 2 + rng.below(8);
-        }
-    }
 }
 
 impl FaultPlan {

@@ -1,5 +1,6 @@
-//! T7: what a poll asks of the rate of its queue is kept. Once the faults are over, a node hands out
-//! no more tasks of a queue in any span of time than the rate gives in it, and the burst. (That a task gets its token is T4's.)
+//! T7: what a poll asks of the rate of its queue, and what the configuration allows every queue, is
+//! kept. Once the faults are over, a node hands out no more tasks of a queue in any span of time than
+//! the rate gives in it, and the burst. (That a task gets its token is T4's.)
 //!
 //! All workers of a limited queue ask for the same rate from the beginning (see the workload). Each
 //! node has a bucket of its own, and a node that was started again a full one: so only the calm is
@@ -17,24 +18,24 @@ use crate::record::{Got, Poll};
 const BURST: u64 = 1_000_000_000;
 
 /// The tasks that a node handed out of one queue, and the rate.
-type Handed<'a> = BTreeMap<(u64, &'a str), (u32, Vec<&'a Got>)>;
+type Handed<'a> = BTreeMap<(u64, &'a str, bool), (u32, Vec<&'a Got>)>;
 
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     let Some(calm) = evidence.calm.map(|calm| calm.at.saturating_add(SETTLING)) else { return };
     let mut handed = Handed::new();
-    for Poll { node, queue, rate, got, .. } in evidence.polls.iter().filter(|p| !p.is_workflow) {
+    for Poll { node, queue, rate, got, is_workflow, .. } in &evidence.polls {
         let (Some(rate), Some(got)) = (rate, got) else { continue };
         if got.began.saturating_sub(evidence.epoch) >= calm {
-            handed.entry((*node, queue)).or_insert((*rate, Vec::new())).1.push(got);
+            handed.entry((*node, queue, *is_workflow)).or_insert((*rate, Vec::new())).1.push(got);
         }
     }
-    for ((node, queue), (rate, mut tasks)) in handed {
+    for ((node, queue, _), (rate, mut tasks)) in handed {
         tasks.sort_by_key(|got| got.began);
         if let Some((first, last, count)) = too_many(evidence, rate, &tasks) {
             let at = |got: &Got| got.began.saturating_sub(evidence.epoch) as f64 / 1e9;
             let text = format!(
                 "node {node} handed out {count} tasks of queue {queue} from {:.3} s ({} of run {}) \
-                 to {:.3} s, where {rate} in a second were asked for",
+                 to {:.3} s, where {rate} in a second are allowed",
                 at(first),
                 first.what,
                 first.run,

@@ -35,6 +35,9 @@ const SETTLES: i32 = 3;
 /// The queue whose workers ask for a rate, where the scenario has one.
 const LIMITED: &str = "q0";
 
+/// So many tasks in a second are no limit to a simulation.
+const UNLIMITED: u32 = 1_000;
+
 /// How long an answer is tried.
 const ANSWER: Patience =
     Patience { each: Duration::from_secs(3), total: Duration::from_secs(6), repeat: true };
@@ -152,6 +155,13 @@ impl Worker {
         (rate > 0 && self.queue == LIMITED).then_some(rate)
     }
 
+    /// The rate that its polls get: the slower of what they ask for and what nodes allow.
+    fn allowed(&self, asked: Option<u32>) -> Option<u32> {
+        let sizes = &self.shared.scenario.sizes;
+        let of_node = (sizes.tasks_per_second < UNLIMITED).then_some(sizes.tasks_per_second);
+        [asked, of_node].into_iter().flatten().min()
+    }
+
     /// A name for one answer, unique in the run.
     pub(crate) fn answer_name(&self, what: &str) -> String {
         format!("{}-{what}{}", self.name, self.serial.fetch_add(1, Ordering::Relaxed))
@@ -166,6 +176,7 @@ impl Worker {
         got: Option<Got>,
     ) {
         let (who, returned) = (self.name.clone(), Moment::NEVER);
+        let rate = self.allowed(rate);
         let poll = Poll { who, node, queue, is_workflow, rate, invoked, returned, got };
         self.shared.record.polled(poll);
     }
