@@ -166,6 +166,11 @@ pub enum Told {
         /// Whether this request made it.
         started: bool,
     },
+    /// A start's answer: its request was attached to this run, which was there.
+    Attached {
+        /// The run.
+        run: String,
+    },
     /// The state of a run: describe, reads of history, tasks of workers.
     Shown {
         /// The run.
@@ -312,6 +317,8 @@ pub struct Got {
     pub scheduled: u64,
     /// When it was handed out by the server's word, nanoseconds since the epoch.
     pub began: u64,
+    /// Its priority, 1 to 5; `None` when it has that of its run.
+    pub priority: Option<u8>,
 }
 
 /// The record of a run; clones write to the same one.

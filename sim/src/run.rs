@@ -211,7 +211,7 @@ fn report(
     };
     let coverage = world.coverage();
     let mut paths = coverage.paths();
-    paths.insert("request id of another kind of call".to_owned(), load.reused());
+    paths.extend(named(load.paths()));
     Report {
         scenario: world.scenario.name.clone(),
         nodes: world.scenario.nodes,

@@ -96,6 +96,7 @@ fn answer(told: &Told) -> String {
         Told::Done => "done".to_owned(),
         Told::Started { run, started: true } => format!("run {run} started"),
         Told::Started { run, started: false } => format!("run {run} was there already"),
+        Told::Attached { run } => format!("request attached to run {run}"),
         Told::Shown { run, from, to, closed } => {
             let closed = match closed {
                 Some(true) => ", closed",

@@ -1,17 +1,60 @@
 //! A5: an attempt's outcome is accepted at most once, and after that the attempt is over: nobody
-//! is handed it, or an earlier one, again.
+//! is handed it, or an earlier one, again. What it said in heartbeats outlasts it: the next attempt
+//! gets it (workers check that), and so does whoever reads that there was none.
 
 use std::collections::BTreeMap;
+
+use holdfast_proto::decoded::failure::FailureInfo;
+use holdfast_proto::failure::Failure;
+use holdfast_proto::history::history_event::Attributes as Event;
 
 use super::evidence::{Mark, once_each};
 use super::{Evidence, Findings};
 use crate::record::{Kind, Operation, Outcome};
+use crate::work::parse_beat;
+use crate::work::wire::text_of;
 
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     once_each(evidence, &[Kind::CompleteActivity], Mark::ActivityCompleted, |_| true, findings);
     once_each(evidence, &[Kind::FailActivity], Mark::ActivityFailed, |_| false, findings);
     once_each(evidence, &[Kind::CancelActivity], Mark::ActivityCanceled, |_| true, findings);
     stale_hand_outs(evidence, findings);
+    lost_details(evidence, findings);
+}
+
+/// An activity that timed out says what its last acknowledged heartbeat said, or a later one.
+fn lost_details(evidence: &Evidence, findings: &mut Findings) {
+    for run in evidence.runs.values() {
+        for event in &run.events {
+            let Some(Event::ActivityTaskTimedOutEventAttributes(a)) = &event.attributes else {
+                continue;
+            };
+            let place = usize::try_from(a.scheduled_event_id - 1).ok();
+            let scheduled = place.and_then(|at| run.events.get(at)?.attributes.as_ref());
+            let Some(Event::ActivityTaskScheduledEventAttributes(of)) = scheduled else { continue };
+            let key = (run.run.clone(), of.activity_id.clone());
+            let Some(known) = evidence.beats.get(&key) else { continue };
+            let details = details(a.failure.as_ref());
+            if parse_beat(&of.activity_id, &details).is_none_or(|told| told < *known) {
+                let text = format!(
+                    "activity {} of run {} timed out with the heartbeat {details:?}, acknowledged \
+                     was number {} of attempt {}",
+                    of.activity_id, run.run, known.1, known.0
+                );
+                findings.add(&run.id, text);
+            }
+        }
+    }
+}
+
+/// The heartbeat that a timeout carries.
+fn details(failure: Option<&Failure>) -> String {
+    match failure.and_then(|failure| failure.decode().ok()?.failure_info) {
+        Some(FailureInfo::TimeoutFailureInfo(info)) => {
+            text_of(info.last_heartbeat_details.as_ref())
+        }
+        _ => String::new(),
+    }
 }
 
 /// Run and activity of an operation on one.

@@ -110,7 +110,7 @@ fn shows_a_run(told: &Told) -> bool {
         Told::Listed(rows) => !rows.is_empty(),
         Told::Counted(count) => *count != 0,
         // A start makes a new run, and "done" may be said of none.
-        Told::Started { .. } | Told::Done => false,
+        Told::Started { .. } | Told::Attached { .. } | Told::Done => false,
     }
 }
 

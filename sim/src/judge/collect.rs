@@ -46,6 +46,7 @@ pub(super) async fn collect(
     caught_up(doors, scenario.shards).await;
     evidence.nodes = rows(doors, scenario.shards, findings);
     evidence.lengths = workload.lengths();
+    evidence.beats = workload.beats();
     let mut dumb = BTreeSet::new();
     for (run, id) in runs(&evidence, workload) {
         // Where a shard is gone for good every question takes its time, and one answer says it all.

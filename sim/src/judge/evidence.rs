@@ -64,6 +64,8 @@ pub struct Evidence {
     pub slowest_sync: u64,
     /// When the faults stopped.
     pub calm: Option<Moment>,
+    /// The newest acknowledged heartbeat of each activity: run and activity; attempt and number.
+    pub beats: BTreeMap<(String, String), (i32, u32)>,
     /// One timeline per workflow id; see [`Evidence::settle`].
     pub timelines: BTreeMap<Arc<str>, Timeline>,
     /// The places that name each request; see [`Evidence::settle`].
@@ -75,6 +77,8 @@ pub struct Evidence {
 pub(super) enum Mark {
     /// The start of a run.
     Start,
+    /// A start that was attached to a run.
+    Attached,
     /// A signal.
     Signal,
     /// A request to cancel.
@@ -97,6 +101,9 @@ pub(super) enum Mark {
 pub(super) fn mark(event: &HistoryEvent) -> Option<(Mark, &str)> {
     Some(match event.attributes.as_ref()? {
         Event::WorkflowExecutionStartedEventAttributes(a) => (Mark::Start, &a.identity),
+        Event::WorkflowExecutionOptionsUpdatedEventAttributes(a) => {
+            (Mark::Attached, &a.attached_request_id)
+        }
         Event::WorkflowExecutionSignaledEventAttributes(a) => (Mark::Signal, &a.identity),
         Event::WorkflowExecutionCancelRequestedEventAttributes(a) => (Mark::Cancel, &a.identity),
         Event::WorkflowExecutionTerminatedEventAttributes(a) => (Mark::Terminate, &a.identity),
@@ -117,7 +124,7 @@ pub(crate) fn request_of(event: &HistoryEvent) -> Option<&str> {
 /// The marks that an operation may leave.
 pub(super) fn marks(kind: Kind) -> &'static [Mark] {
     match kind {
-        Kind::Start => &[Mark::Start],
+        Kind::Start => &[Mark::Start, Mark::Attached],
         Kind::Signal => &[Mark::Signal],
         Kind::SignalWithStart => &[Mark::Start, Mark::Signal],
         Kind::Cancel => &[Mark::Cancel],

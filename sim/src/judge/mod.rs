@@ -11,7 +11,7 @@
 //! of R13. A8 looks at what comes after the judgement, when every run is over its retention.
 //!
 //! Not judged: the hash chains of H2, A3 (updates), A9 (schedules), T7, W and X rules (not built);
-//! of T4 the bounds of priority and fairness (nobody asks for them), and tasks that end with their
+//! of T4 the bounds of fairness (nobody asks for it), and tasks that end with their
 //! run or are cancelled before somebody hears of them; V1 of lists as long as no node leads every
 //! group, since such lists are refused.
 

@@ -5,7 +5,8 @@
 //! oldest work of its queue when it comes, a task a waiting poll when its entry is applied, and a
 //! task that yields to older work elsewhere does so for 100 ms. So where both wait for [`WITHIN`],
 //! which is what due timers are given (T2), somebody was not woken. Work of equal priority goes
-//! out oldest first: no task may be passed by one that is [`YOUNGER`]. Where a shard has no leader
+//! out oldest first: no task may be passed by one that is [`YOUNGER`], nor by one of a lower priority
+//! once it has waited so long. Where a shard has no leader
 //! for a while, or more to do than it can, everybody waits, and a task may wait so much longer: as
 //! long as the slowest call of that time.
 //!
@@ -14,8 +15,10 @@
 //! that nobody answered say nothing, for they may have been lost on their way. Of a queue whose polls
 //! ask for a rate a task may wait for its token beside a poll, but not while none goes out.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use holdfast_engine::validate::priority_level;
 use holdfast_proto::decoded::failure::FailureInfo;
 use holdfast_proto::enums::{TaskQueueKind, TimeoutType};
 use holdfast_proto::history::HistoryEvent;
@@ -50,6 +53,8 @@ struct Wait<'a> {
     since: u64,
     until: u64,
     end: &'static str,
+    /// 1 to 5.
+    priority: u8,
 }
 
 /// The answered polls of a queue, workflow tasks or not, on a node.
@@ -79,7 +84,10 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
         let seen = Seen { epoch: evidence.epoch, from, to, slow: slowest(evidence, from, to) };
         let neglect = |node: &u64| {
             let of_queue = polls.get(&(*node, wait.queue, wait.is_workflow))?;
-            of_queue.iter().find_map(|poll| neglected(&seen, wait, poll, of_queue))
+            of_queue.iter().find_map(|poll| {
+                neglected(&seen, wait, poll, of_queue)
+                    .or_else(|| passed(evidence, &seen, wait, poll))
+            })
         };
         let Some(why) = nodes.iter().map(neglect).collect::<Option<Vec<_>>>() else { continue };
         let text = format!(
@@ -155,14 +163,26 @@ fn neglected(seen: &Seen, wait: &Wait<'_>, poll: &Poll, others: &[&Poll]) -> Opt
         let (began, ended) = (poll.invoked.seconds(), poll.returned.seconds());
         return Some(format!("{who} polled node {node} from {began:.3} s to {ended:.3} s"));
     }
+    None
+}
+
+/// How a poll shows that its node gave away what has to wait for a task that waited.
+fn passed(evidence: &Evidence, seen: &Seen, wait: &Wait<'_>, poll: &Poll) -> Option<String> {
     let got = poll.got.as_ref()?;
     let went = got.began.saturating_sub(seen.epoch);
     let while_it_waited = went >= seen.from && went.saturating_add(CLOCK_BOUND) <= seen.to;
     // A later attempt whose run got news meanwhile goes out as a new task, scheduled when it is
     // handed out: how long it waited is not said.
     let is_renewed = got.scheduled == got.began;
-    let passed = wait.since.saturating_add(YOUNGER).saturating_add(seen.slow) <= got.scheduled;
-    if while_it_waited && passed && !is_renewed {
+    let before = wait.since.saturating_add(YOUNGER).saturating_add(seen.slow);
+    let priority = got.priority.unwrap_or_else(|| of_run(evidence, &got.run));
+    let passed = match priority.cmp(&wait.priority) {
+        // More urgent.
+        Ordering::Less => false,
+        Ordering::Equal => before <= got.scheduled && !is_renewed,
+        Ordering::Greater => before <= got.began,
+    };
+    if while_it_waited && passed {
         return Some(format!(
             "node {} gave {} of run {}, scheduled at {:.3} s, to {} at {:.3} s",
             poll.node,
@@ -195,6 +215,7 @@ fn handed(evidence: &Evidence) -> Vec<Wait<'_>> {
             since: got.scheduled,
             until: got.began,
             end: "was handed out",
+            priority: got.priority.unwrap_or_else(|| of_run(evidence, &got.run)),
         });
     }
     waits
@@ -251,6 +272,7 @@ fn workflow_tasks<'a>(run: &'a RunHistory, waits: &mut Vec<Wait<'a>>) {
                 since: event_time(scheduled),
                 until: event_time(event),
                 end,
+                priority: priority_of(run),
             });
         }
     }
@@ -290,8 +312,26 @@ fn activities<'a>(run: &'a RunHistory, evidence: &Evidence, waits: &mut Vec<Wait
             since,
             until,
             end: "timed out",
+            priority: match &of.priority {
+                Some(own) if own.priority_key > 0 => priority_level(Some(own)),
+                _ => priority_of(run),
+            },
         });
     }
+}
+
+/// The priority of a run's workflow tasks, and of its activities that have none of their own.
+fn priority_of(run: &RunHistory) -> u8 {
+    match run.events.first().and_then(|event| event.attributes.as_ref()) {
+        Some(Event::WorkflowExecutionStartedEventAttributes(a)) => {
+            priority_level(a.priority.as_ref())
+        }
+        _ => priority_level(None),
+    }
+}
+
+fn of_run(evidence: &Evidence, run: &str) -> u8 {
+    evidence.runs.get(run).map_or_else(|| priority_level(None), priority_of)
 }
 
 /// Whether somebody had an attempt of an activity.
@@ -336,6 +376,7 @@ mod tests {
             what: format!("attempt of {at}"),
             scheduled: stamp(at),
             began: stamp(to),
+            priority: Some(3),
         });
         world.evidence.polls.push(Poll {
             who: "w1".into(),

@@ -1,7 +1,7 @@
 //! T6 from below: timeouts of activities, workflow tasks and runs do not occur before they are due.
 //! (That each occurs once is what the replay shows, H5; from above see [`super::t6_late`].)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_proto::decoded::failure::FailureInfo;
 use holdfast_proto::enums::{RetryState, TimeoutType};
@@ -16,6 +16,7 @@ use prost_types::Duration;
 
 use super::{Evidence, Findings, RunHistory};
 use crate::record::{Kind, Told};
+use crate::work::HEARTBEAT;
 use crate::work::wire::{event_time, nanos};
 
 /// When attempts were handed out first, by run, activity and number. (Their STARTED events are
@@ -30,11 +31,17 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
         let first = begun.entry((run, activity, *number)).or_insert(*began);
         *first = (*first).min(*began);
     }
+    let kept_alive = kept_alive(evidence);
     for run in evidence.runs.values() {
         for event in &run.events {
             let early = match &event.attributes {
                 Some(Event::ActivityTaskTimedOutEventAttributes(a)) => {
                     activity(run, event, a, &begun)
+                }
+                Some(Event::WorkflowTaskTimedOutEventAttributes(_))
+                    if kept_alive.contains(run.run.as_str()) =>
+                {
+                    None
                 }
                 Some(Event::WorkflowTaskTimedOutEventAttributes(a)) => task(run, event, a),
                 Some(Event::WorkflowExecutionTimedOutEventAttributes(_)) => whole(run, event),
@@ -53,6 +60,16 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
             }
         }
     }
+}
+
+/// Runs with a heartbeat of a workflow task that was not taken: a task that is kept alive for too
+/// long is timed out there and then.
+fn kept_alive(evidence: &Evidence) -> BTreeSet<&str> {
+    let beats = evidence.operations.iter().filter(|operation| {
+        let asked = &operation.asked;
+        asked.kind == Kind::CompleteTask && asked.request.contains(HEARTBEAT)
+    });
+    beats.filter(|beat| beat.told().is_none()).map(|beat| beat.asked.run.as_str()).collect()
 }
 
 /// A timeout before its time, in nanoseconds.

@@ -100,6 +100,7 @@ mod tests {
                     what: "attempt 1 of activity a".to_owned(),
                     scheduled: began,
                     began,
+                    priority: Some(3),
                 }),
             });
         }

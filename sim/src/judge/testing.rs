@@ -127,6 +127,12 @@ impl World {
         self.operation(World::asked(Kind::Start, id, request), Outcome::Ok(told));
     }
 
+    /// A start that was attached to a run.
+    pub(super) fn attached(&mut self, id: &str, request: &str, run: &str) {
+        let told = Told::Attached { run: run.to_owned() };
+        self.operation(World::asked(Kind::Start, id, request), Outcome::Ok(told));
+    }
+
     pub(super) fn read(&mut self, id: &str, run: &str, length: i64) {
         let told = Told::Shown { run: run.to_owned(), from: length, to: length, closed: None };
         self.operation(World::asked(Kind::Read, id, ""), Outcome::Ok(told));
@@ -250,6 +256,16 @@ impl Builder<'_> {
         };
         let attributes = Event::WorkflowExecutionSignaledEventAttributes(Box::new(attributes));
         self.push(EventType::WorkflowExecutionSignaled, attributes)
+    }
+
+    pub(super) fn attached(self, request: &str) -> Self {
+        let attributes = WorkflowExecutionOptionsUpdatedEventAttributes {
+            attached_request_id: request.to_owned(),
+            ..WorkflowExecutionOptionsUpdatedEventAttributes::default()
+        };
+        let attributes =
+            Event::WorkflowExecutionOptionsUpdatedEventAttributes(Box::new(attributes));
+        self.push(EventType::WorkflowExecutionOptionsUpdated, attributes)
     }
 
     pub(super) fn cancel_requested(self, request: &str) -> Self {

@@ -108,6 +108,7 @@ pub(super) fn build(evidence: &Evidence) -> BTreeMap<Arc<str>, Timeline> {
 fn accepted_by(events: &[HistoryEvent], at: usize, mark: Mark) -> Option<usize> {
     let waits = match mark {
         Mark::Signal
+        | Mark::Attached
         | Mark::Cancel
         | Mark::ActivityCompleted
         | Mark::ActivityFailed
@@ -184,6 +185,12 @@ impl Timeline {
             Outcome::Ok(Told::Started { run, started }) => {
                 self.exists(by, operation, run);
                 if !started && !operation.unsure {
+                    self.was_open(by, operation, run);
+                }
+            }
+            Outcome::Ok(Told::Attached { run }) => {
+                self.exists(by, operation, run);
+                if !operation.unsure {
                     self.was_open(by, operation, run);
                 }
             }

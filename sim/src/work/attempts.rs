@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
+use holdfast_engine::validate::priority_level;
+use holdfast_proto::common::Payloads;
 use holdfast_proto::taskqueue::TaskQueueMetadata;
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::types::NodeId;
@@ -68,6 +70,7 @@ fn got_attempt(task: &rpc::PollActivityTaskQueueResponse) -> Got {
         what: format!("attempt {} of activity {}", task.attempt, task.activity_id),
         scheduled: at(&task.current_attempt_scheduled_time),
         began: at(&task.started_time),
+        priority: Some(priority_level(task.priority.as_ref())),
     }
 }
 
@@ -125,7 +128,7 @@ pub(crate) async fn take(
     match (worked, conduct.end) {
         (Worked::Gone, _) | (Worked::Done, End::Vanish) => {}
         (Worked::Stop, _) => attempt.canceled().await,
-        (Worked::Done, end @ End::Fail(..)) => attempt.failed(&end).await,
+        (Worked::Done, end @ End::Fail(..)) => attempt.failed(&end, rng.one_in(2)).await,
         (Worked::Done, End::Succeed) => {
             let by_id = rng.one_in(12);
             let accepted = attempt.completed(by_id).await;
@@ -154,6 +157,11 @@ impl Attempt<'_> {
         }
     }
 
+    /// What the newest heartbeat says.
+    fn details(&self) -> Payloads {
+        text(&format!("{}#{}.{}", self.activity, self.number, self.beats))
+    }
+
     fn key(&self) -> (String, String) {
         (self.run.clone(), self.activity.clone())
     }
@@ -179,6 +187,9 @@ impl Attempt<'_> {
             shared.found("T5", &self.id, text);
         }
         self.check_details(&text_of(task.heartbeat_details.as_ref()));
+        if task.priority.as_ref().is_some_and(|it| !matches!(it.priority_key, 0 | 3)) {
+            shared.took("attempt with a priority");
+        }
     }
 
     /// The details of the last acknowledged heartbeat of an earlier attempt come along.
@@ -186,6 +197,9 @@ impl Attempt<'_> {
         let shared = &self.worker.shared;
         let known = lock(&shared.beats).get(&self.key()).copied();
         let told = parse_beat(&self.activity, details);
+        if told.is_some_and(|told| told.0 < self.number) {
+            shared.took("attempt with an earlier heartbeat");
+        }
         let wrong = match (known, told) {
             _ if !details.is_empty() && told.is_none() => true,
             (Some(known), told) if known.0 < self.number => told.is_none_or(|told| told < known),
@@ -224,7 +238,7 @@ impl Attempt<'_> {
         let query = rpc::RecordActivityTaskHeartbeatRequest {
             namespace: NAMESPACE.to_owned(),
             task_token: self.token.clone(),
-            details: Some(text(&format!("{}#{}.{}", self.activity, self.number, self.beats))),
+            details: Some(self.details()),
             identity: self.worker.name.to_string(),
             ..rpc::RecordActivityTaskHeartbeatRequest::default()
         };
@@ -297,7 +311,9 @@ impl Attempt<'_> {
         self.end(op, Kind::CompleteActivity, &request, answer, Told::Done)
     }
 
-    async fn failed(&self, end: &End) {
+    /// Fails; now and then with details that no heartbeat said before.
+    async fn failed(&mut self, end: &End, with_details: bool) {
+        self.beats += u32::from(with_details);
         let shared = &self.worker.shared;
         let request = self.worker.answer_name("x");
         let op = shared.begin(self.asked(Kind::FailActivity, &request));
@@ -305,6 +321,7 @@ impl Attempt<'_> {
             namespace: NAMESPACE.to_owned(),
             task_token: self.token.clone(),
             failure: end.failure(),
+            last_heartbeat_details: with_details.then(|| self.details()),
             identity: request.clone(),
             ..rpc::RespondActivityTaskFailedRequest::default()
         };
@@ -313,7 +330,10 @@ impl Attempt<'_> {
             front.respond_activity_task_failed(request).await
         })
         .await;
-        self.end(op, Kind::FailActivity, &request, answer, Told::Done);
+        if self.end(op, Kind::FailActivity, &request, answer, Told::Done) && with_details {
+            lock(&shared.beats).insert(self.key(), (self.number, self.beats));
+            shared.took("failure with last heartbeat");
+        }
     }
 
     async fn canceled(&self) {
@@ -336,7 +356,7 @@ impl Attempt<'_> {
 }
 
 /// Takes the details of a heartbeat apart: attempt and number.
-fn parse_beat(activity: &str, details: &str) -> Option<(i32, u32)> {
+pub(crate) fn parse_beat(activity: &str, details: &str) -> Option<(i32, u32)> {
     let rest = details.strip_prefix(activity)?.strip_prefix('#')?;
     let (attempt, number) = rest.split_once('.')?;
     Some((attempt.parse().ok()?, number.parse().ok()?))

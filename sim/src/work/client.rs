@@ -3,26 +3,32 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_api::grpc::Frontend;
 use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
-use holdfast_proto::common::WorkflowType;
+use holdfast_proto::common::link::Variant;
+use holdfast_proto::common::link::workflow_event::Reference;
+use holdfast_proto::common::{Payloads, Priority, WorkflowType};
+use holdfast_proto::workflow::OnConflictOptions;
 use holdfast_proto::workflowservice as rpc;
+use prost::Message;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::{Request, Response, Status};
 
 use super::calls::{Patience, insist};
 use super::reads::{self, Ask};
-use super::wire::{NAMESPACE, WORKFLOW_TYPE, execution, millis, queue, text};
+use super::wire::{self, NAMESPACE, WORKFLOW_TYPE, execution, millis, queue, text};
 use super::{Shared, asked, lock};
-use crate::record::{Asked, Kind, Outcome, Policies, Told};
+use crate::record::{Asked, Kind, Moment, Outcome, Policies, Told};
 use crate::rng::Rng;
 
 /// Operations of one client at once; beyond that it waits.
 const AT_ONCE: usize = 64;
+
+/// Blobs are filled where no more bytes than this are allowed.
+const LARGE: usize = 64 << 10;
 
 /// What clients do, and how often, unless the scenario says otherwise.
 pub(super) const MIX: [(Kind, u32); 12] = [
@@ -80,6 +86,21 @@ fn strangers(before: Kind, now: Kind) -> bool {
         (before, now),
         (Kind::Start, Kind::Signal | Kind::SignalWithStart) | (Kind::Signal, Kind::Start)
     )
+}
+
+/// What the answer to a start tells. One that was attached to a run is known by its link, which
+/// names the request.
+fn started(answer: &rpc::StartWorkflowExecutionResponse) -> Told {
+    let run = answer.run_id.clone();
+    let link = answer.link.as_ref().and_then(|link| link.variant.as_ref());
+    match link {
+        Some(Variant::WorkflowEvent(event))
+            if matches!(event.reference, Some(Reference::RequestIdRef(_))) =>
+        {
+            Told::Attached { run }
+        }
+        _ => Told::Started { run, started: answer.started },
+    }
 }
 
 /// One operation.
@@ -160,7 +181,7 @@ impl Operation {
         }
         // Lent once: a third call might be of a kind that one of the two knows.
         let lent = spent.remove(&self.id).map(|(_, request)| request);
-        self.shared.reused.fetch_add(1, Ordering::Relaxed);
+        self.shared.took("request id of another kind of call");
         lent.unwrap_or_else(|| self.request.clone())
     }
 
@@ -176,8 +197,7 @@ impl Operation {
         format!("q{}", self.rng.below(u64::from(plan.queues.min(plan.workers).max(1))))
     }
 
-    /// Makes the call of an operation, from its beginning in the record to its end; says whether it
-    /// was acknowledged.
+    /// Makes the call of an operation, from its beginning in the record to its end.
     async fn call<Q, T, C, F>(
         &self,
         asked: Asked,
@@ -185,7 +205,7 @@ impl Operation {
         query: Q,
         call: C,
         told: impl FnOnce(T) -> Told + Send,
-    ) -> bool
+    ) -> Outcome
     where
         Q: Clone + Send + 'static,
         T: Send + 'static,
@@ -199,13 +219,12 @@ impl Operation {
             Ok(answer) => Outcome::Ok(told(answer)),
             Err(failed) => failed.outcome(),
         };
-        if let Outcome::Ok(Told::Started { run, .. }) = &outcome {
+        if let Outcome::Ok(Told::Started { run, .. } | Told::Attached { run }) = &outcome {
             lock(&self.shared.newest).insert(self.id.clone(), run.clone());
         }
-        let acknowledged = matches!(outcome, Outcome::Ok(_));
         let what = format!("{} {} {}", self.request, kind.name(), self.id);
-        self.shared.end(op, &what, outcome, answer.unsure);
-        acknowledged
+        self.shared.end(op, &what, outcome.clone(), answer.unsure);
+        outcome
     }
 
     async fn start(&mut self) {
@@ -214,6 +233,8 @@ impl Operation {
         let run_timeout = some(&mut self.rng, 2_000..15_000);
         let delay = some(&mut self.rng, 100..3_000);
         let request_id = self.request_id(Kind::Start);
+        // An attached request is known by its id alone, as none that is lent.
+        let attach = policies.conflict == 2 && request_id == self.request && self.rng.one_in(2);
         let query = rpc::StartWorkflowExecutionRequest {
             namespace: NAMESPACE.to_owned(),
             workflow_id: self.id.to_string(),
@@ -227,31 +248,141 @@ impl Operation {
             workflow_task_timeout: Some(millis(self.rng.within(1_000..4_000))),
             workflow_run_timeout: run_timeout,
             workflow_start_delay: delay,
+            request_eager_execution: delay.is_none() && self.rng.one_in(5),
+            priority: self.priority(),
+            on_conflict_options: attach
+                .then(|| OnConflictOptions { attach_request_id: true, ..Default::default() }),
             ..rpc::StartWorkflowExecutionRequest::default()
         };
         let mut asked = asked(Kind::Start, &self.who, &self.id, &self.request);
         asked.policies = policies;
         let call =
             |front: Frontend, request| async move { front.start_workflow_execution(request).await };
-        if self
-            .call(asked, Patience::USUAL, query, call, |a| Told::Started {
-                run: a.run_id,
-                started: a.started,
-            })
-            .await
-        {
-            self.spend(Kind::Start, &request_id);
+        let (mut first, invoked, again) = (None, self.shared.record.moment(), query.clone());
+        let told = |a: rpc::StartWorkflowExecutionResponse| {
+            first = a.eager_workflow_task.clone();
+            started(&a)
+        };
+        let outcome = self.call(asked, Patience::USUAL, query, call, told).await;
+        if let Some(first) = first {
+            self.give(first, invoked, &again);
+        }
+        match outcome {
+            Outcome::Ok(Told::Attached { run }) => self.attach_again(again, &run).await,
+            Outcome::Ok(_) => self.spend(Kind::Start, &request_id),
+            _ => {}
+        }
+    }
+
+    /// The first task of an eager start goes to a worker, unless its client ends before that.
+    fn give(
+        &mut self,
+        first: rpc::PollWorkflowTaskQueueResponse,
+        invoked: Moment,
+        query: &rpc::StartWorkflowExecutionRequest,
+    ) {
+        self.shared.took("eager start");
+        if self.rng.one_in(6) {
+            return;
+        }
+        let queue = query.task_queue.as_ref().map_or("", |queue| queue.name.as_str());
+        let workers = lock(&self.shared.eager);
+        let of_queue: Vec<_> = workers.iter().filter(|(name, _)| name == queue).collect();
+        let count = of_queue.len() as u64;
+        if let Some((_, worker)) = of_queue.get(self.rng.below(count.max(1)) as usize) {
+            // A worker that has too many lets it time out.
+            let _lost = worker.try_send((first, invoked));
+        }
+    }
+
+    /// A start that was attached to a run is, now and then, sent once more: it is told the same,
+    /// whatever became of the run meanwhile.
+    async fn attach_again(&mut self, query: rpc::StartWorkflowExecutionRequest, run: &str) {
+        self.shared.took("start attached to a run");
+        if !self.rng.one_in(2) {
+            return;
+        }
+        sleep(self.rng.millis(0..8_000)).await;
+        let call =
+            |front: Frontend, request| async move { front.start_workflow_execution(request).await };
+        let (shared, who) = (&self.shared, &self.who);
+        let answer = insist(shared, who, &self.id, Patience::USUAL, query, call).await;
+        let told = match answer.result {
+            Ok(answer) => Outcome::Ok(started(&answer)),
+            Err(failed) => failed.outcome(),
+        };
+        let same = Told::Attached { run: run.to_owned() };
+        match &told {
+            Outcome::Ok(told) if *told == same => shared.took("attached start again"),
+            Outcome::Ok(_) | Outcome::Refused { .. } => {
+                let text = format!(
+                    "{who} asked again for start {} ({}), which was attached to run {run}, and was \
+                     told {told:?}",
+                    self.id, self.request
+                );
+                shared.found("A1", &self.id, text);
+            }
+            Outcome::Open | Outcome::Unknown | Outcome::NotSent => {}
+        }
+    }
+
+    /// None for most; the others differ, so that some pass others in their queue.
+    fn priority(&mut self) -> Option<Priority> {
+        self.rng.one_in(2).then(|| {
+            self.shared.took("start with a priority");
+            wire::priority(self.rng.within(1..6) as i32)
+        })
+    }
+
+    /// What a signal carries: now and then as much as is allowed, or a little more. Says whether it
+    /// is too much.
+    fn signal_input(&mut self) -> (Payloads, bool) {
+        let limit = self.shared.scenario.sizes.blob_bytes;
+        let plain = text(&self.request);
+        if limit > LARGE || !self.rng.one_in(8) {
+            return (plain, false);
+        }
+        self.shared.took("large signal");
+        let wanted = limit + self.rng.below(5) as usize - 2;
+        let filled = |more: usize| text(&format!("{} {}", self.request, "x".repeat(more)));
+        let more = wanted.saturating_sub(plain.encoded_len());
+        let fit = (0..=more).rev().map(filled).find(|it| it.encoded_len() <= wanted);
+        let input = fit.unwrap_or(plain);
+        let over = input.encoded_len() > limit;
+        (input, over)
+    }
+
+    /// What is too large is refused for that, and nothing else is.
+    fn check_size(&self, over: bool, outcome: &Outcome) {
+        let limit = self.shared.scenario.sizes.blob_bytes;
+        let refused = match outcome {
+            Outcome::Ok(_) => false,
+            Outcome::Refused { text, .. } => text.contains("Blob data size"),
+            Outcome::Open | Outcome::Unknown | Outcome::NotSent => return,
+        };
+        let wrong = match outcome {
+            Outcome::Ok(_) => over,
+            _ => refused && !over,
+        };
+        if wrong {
+            let what = if over { "more" } else { "no more" };
+            let text = format!(
+                "{} signals {} ({}) with {what} than {limit} bytes and is told {outcome:?}",
+                self.who, self.id, self.request
+            );
+            self.shared.found("T7", &self.id, text);
         }
     }
 
     async fn signal(&mut self) {
         let run = self.maybe_run();
         let request_id = self.request_id(Kind::Signal);
+        let (input, over) = self.signal_input();
         let query = rpc::SignalWorkflowExecutionRequest {
             namespace: NAMESPACE.to_owned(),
             workflow_execution: Some(execution(&self.id, &run)),
             signal_name: "go".to_owned(),
-            input: Some(text(&self.request)),
+            input: Some(input),
             identity: self.request.clone(),
             request_id: request_id.clone(),
             ..rpc::SignalWorkflowExecutionRequest::default()
@@ -261,7 +392,9 @@ impl Operation {
         let call = |front: Frontend, request| async move {
             front.signal_workflow_execution(request).await
         };
-        if self.call(asked, Patience::USUAL, query, call, |_| Told::Done).await {
+        let outcome = self.call(asked, Patience::USUAL, query, call, |_| Told::Done).await;
+        self.check_size(over, &outcome);
+        if matches!(outcome, Outcome::Ok(_)) {
             self.spend(Kind::Signal, &request_id);
         }
     }
@@ -282,6 +415,7 @@ impl Operation {
             workflow_id_reuse_policy: policies.reuse,
             workflow_id_conflict_policy: if policies.conflict == 1 { 2 } else { policies.conflict },
             workflow_task_timeout: Some(millis(self.rng.within(1_000..4_000))),
+            priority: self.priority(),
             ..rpc::SignalWithStartWorkflowExecutionRequest::default()
         };
         let mut asked = asked(Kind::SignalWithStart, &self.who, &self.id, &self.request);
@@ -293,7 +427,7 @@ impl Operation {
         let call = |front: Frontend, request| async move {
             front.signal_with_start_workflow_execution(request).await
         };
-        let _acknowledged = self.call(asked, Patience::USUAL, query, call, told).await;
+        let _outcome = self.call(asked, Patience::USUAL, query, call, told).await;
     }
 
     async fn cancel(&mut self) {
@@ -312,7 +446,7 @@ impl Operation {
         let call = |front: Frontend, request| async move {
             front.request_cancel_workflow_execution(request).await
         };
-        let _acknowledged = self.call(asked, patience, query, call, |_| Told::Done).await;
+        let _outcome = self.call(asked, patience, query, call, |_| Told::Done).await;
     }
 
     async fn terminate(&mut self) {
@@ -330,6 +464,6 @@ impl Operation {
         let call = |front: Frontend, request| async move {
             front.terminate_workflow_execution(request).await
         };
-        let _acknowledged = self.call(asked, patience, query, call, |_| Told::Done).await;
+        let _outcome = self.call(asked, patience, query, call, |_| Told::Done).await;
     }
 }

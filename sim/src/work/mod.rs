@@ -18,18 +18,21 @@ pub mod wire;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_proto::enums::IndexedValueType;
+use holdfast_proto::workflowservice::PollWorkflowTaskQueueResponse;
 use holdfast_raft::types::NodeId;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub(crate) use attempts::parse_beat;
 pub use reader::Reader;
 pub(crate) use reader::probe_id;
+pub(crate) use worker::HEARTBEAT;
 
 use crate::doors::{CallError, Doors};
 use crate::explain::note::What;
@@ -44,6 +47,9 @@ const FINDINGS_PER_RULE: usize = 20;
 
 /// How long the namespace keeps closed runs: longer than any run of the simulator.
 pub(crate) const RETENTION: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// The first task of an eager start, and when the start was sent.
+pub(crate) type Eager = (PollWorkflowTaskQueueResponse, Moment);
 
 /// What clients and workers share.
 pub(crate) struct Shared {
@@ -62,8 +68,10 @@ pub(crate) struct Shared {
     pub(crate) beats: Mutex<BTreeMap<(String, String), (i32, u32)>>,
     /// A request id of an acknowledged call that no other call had since, by workflow id.
     pub(crate) spent: Mutex<BTreeMap<Arc<str>, (Kind, String)>>,
-    /// How many calls carried a request id that another kind of call had before.
-    pub(crate) reused: AtomicU64,
+    /// How often callers took rare paths, by name.
+    paths: Mutex<BTreeMap<&'static str, u64>>,
+    /// Where the first tasks of eager starts go: the queue of each worker, and a way to it.
+    pub(crate) eager: Mutex<Vec<(String, mpsc::Sender<Eager>)>>,
     /// Ids that a start was sent for.
     started: Mutex<BTreeSet<Arc<str>>>,
     /// Once the namespace is there.
@@ -132,6 +140,11 @@ impl Shared {
         self.trace.note(|| What::Knows(op));
     }
 
+    /// A caller took a rare path.
+    pub(crate) fn took(&self, path: &'static str) {
+        *lock(&self.paths).entry(path).or_default() += 1;
+    }
+
     /// Waits until the namespace is there.
     pub(crate) async fn when_ready(&self) {
         // The sender is our own: this cannot fail.
@@ -175,7 +188,8 @@ pub fn start(doors: Doors, scenario: Arc<Scenario>, seed: u64, trace: Trace) -> 
         newest: Mutex::default(),
         beats: Mutex::default(),
         spent: Mutex::default(),
-        reused: AtomicU64::new(0),
+        paths: Mutex::default(),
+        eager: Mutex::default(),
         started: Mutex::default(),
         ready: watch::Sender::new(false),
         stopping: AtomicBool::new(false),
@@ -278,9 +292,14 @@ impl Workload {
         }
     }
 
-    /// How many calls carried a request id that another kind of call had before.
-    pub fn reused(&self) -> u64 {
-        self.shared.reused.load(Ordering::Relaxed)
+    /// How often callers took rare paths, by name.
+    pub fn paths(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.shared.paths).clone()
+    }
+
+    /// The newest acknowledged heartbeat of each activity: run and activity; attempt and number.
+    pub fn beats(&self) -> BTreeMap<(String, String), (i32, u32)> {
+        lock(&self.shared.beats).clone()
     }
 
     /// How many operations of each kind began.

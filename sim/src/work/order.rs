@@ -16,7 +16,7 @@ use holdfast_proto::history::history_event::Attributes as Event;
 
 use super::program::Job;
 use super::wire::{
-    ACTIVITY_TYPE, STEP_ATTRIBUTE, command, failure, millis, nanos, queue, text, text_of,
+    ACTIVITY_TYPE, STEP_ATTRIBUTE, command, failure, millis, nanos, priority, queue, text, text_of,
 };
 
 /// One thing that a program asks for.
@@ -200,6 +200,7 @@ fn schedule(id: &str, job: &Job, on: &str, eager: bool) -> Command {
         heartbeat_timeout: some(job.heartbeat_ms),
         retry_policy: Some(job.policy()),
         request_eager_execution: eager,
+        priority: (job.priority != 0).then(|| priority(job.priority)),
         ..ScheduleActivityTaskCommandAttributes::default()
     };
     command(

@@ -104,6 +104,8 @@ pub struct Job {
     pub fatal_is_final: bool,
     /// Whether every attempt fails until it settles.
     pub stubborn: bool,
+    /// Its priority, 1 to 5; 0 for that of the workflow.
+    pub priority: i32,
 }
 
 /// What an attempt does.
@@ -186,6 +188,7 @@ impl Job {
             doubles: rng.one_in(2),
             fatal_is_final: rng.one_in(2),
             stubborn: false,
+            priority: now_and_then(&mut rng, 3, 1..6) as i32,
         }
         .or_stubborn(&mut rng)
     }

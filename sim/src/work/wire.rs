@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use holdfast_proto::command::Command;
 use holdfast_proto::command::command::Attributes;
-use holdfast_proto::common::{Payload, Payloads, WorkflowExecution};
+use holdfast_proto::common::{Payload, Payloads, Priority, WorkflowExecution};
 use holdfast_proto::decoded;
 use holdfast_proto::enums::{CommandType, EventType, TaskQueueKind};
 use holdfast_proto::failure::{ApplicationFailureInfo, Failure};
@@ -75,6 +75,11 @@ pub fn sticky(name: &str, normal: &str) -> TaskQueue {
 /// An execution; its current run when `run` is empty.
 pub fn execution(id: &str, run: &str) -> WorkflowExecution {
     WorkflowExecution { workflow_id: id.to_owned(), run_id: run.to_owned() }
+}
+
+/// A priority, without fairness.
+pub fn priority(key: i32) -> Priority {
+    Priority { priority_key: key, ..Priority::default() }
 }
 
 /// A failure that an application raised.

@@ -14,15 +14,16 @@ use holdfast_proto::taskqueue::{StickyExecutionAttributes, TaskQueue};
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::types::NodeId;
 use prost_types::Timestamp;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::attempts;
-use super::calls::{Patience, insist, one_call};
+use super::calls::{Failed, Patience, insist, one_call};
 use super::machine::Machine;
 use super::order::Order;
 use super::wire::{NAMESPACE, execution, failure, millis, queue, sticky};
-use super::{Shared, asked, lock};
+use super::{Eager, Shared, asked, lock};
 use crate::record::{Got, Kind, Moment, Outcome, Poll, Saw, Told};
 use crate::rng::Rng;
 
@@ -34,6 +35,12 @@ const SETTLES: i32 = 3;
 
 /// The queue whose workers ask for a rate, where the scenario has one.
 const LIMITED: &str = "q0";
+
+/// In the names of the heartbeats of workflow tasks.
+pub(crate) const HEARTBEAT: &str = "-beat";
+
+/// First tasks of eager starts that wait for a worker; more are lost with their client.
+const EAGER: usize = 8;
 
 /// So many tasks in a second are no limit to a simulation.
 const UNLIMITED: u32 = 1_000;
@@ -66,6 +73,9 @@ pub(crate) fn spawn(shared: &Arc<Shared>, number: u32, tasks: &mut JoinSet<()>) 
         cache: Mutex::default(),
         serial: AtomicU64::new(0),
     });
+    let (give, taken) = mpsc::channel(EAGER);
+    lock(&shared.eager).push((worker.queue.clone(), give));
+    tasks.spawn(eager(worker.clone(), taken));
     for node in shared.doors.nodes() {
         for own in [false, true] {
             tasks.spawn(poll(worker.clone(), node, own));
@@ -86,6 +96,25 @@ pub(crate) async fn rest(rng: &mut Rng, polled: Instant, failed: bool) {
     } else if polled.elapsed() < Duration::from_millis(50) {
         sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Takes the first tasks of eager starts.
+async fn eager(worker: Arc<Worker>, mut taken: mpsc::Receiver<Eager>) {
+    let mut rng = worker.shared.rng(&format!("{} eager", worker.name));
+    while let Some((task, invoked)) = taken.recv().await {
+        worker.tasks(task, invoked, &mut rng).await;
+    }
+}
+
+/// Whether a task is one that its run's start gave away: nobody else gets it.
+fn is_eager(task: &rpc::PollWorkflowTaskQueueResponse) -> bool {
+    let first =
+        task.history.as_ref().and_then(|history| history.events.first()?.attributes.as_ref());
+    let given = matches!(
+        first,
+        Some(Event::WorkflowExecutionStartedEventAttributes(a)) if a.eager_execution_accepted
+    );
+    given && (task.attempt, task.started_event_id) == (1, 3)
 }
 
 /// One poller of workflow tasks.
@@ -116,6 +145,14 @@ async fn poll(worker: Arc<Worker>, node: NodeId, own: bool) {
         if let Ok(task) = &answer {
             let got = (!task.task_token.is_empty()).then(|| got_task(task));
             worker.polled((node, on, true), None, invoked, got);
+            if is_eager(task) {
+                let who = task.workflow_execution.clone().unwrap_or_default();
+                let text = format!(
+                    "{} was handed the first task of run {} by a poll, which its start gave away",
+                    worker.name, who.run_id
+                );
+                shared.found("A6", &who.workflow_id, text);
+            }
         }
         match answer {
             Ok(task) if task.task_token.is_empty() => rest(&mut rng, polled, false).await,
@@ -135,6 +172,7 @@ fn got_task(task: &rpc::PollWorkflowTaskQueueResponse) -> Got {
         what: format!("workflow task {}, attempt {},", task.started_event_id - 1, task.attempt),
         scheduled: at(&task.scheduled_time),
         began: at(&task.started_time),
+        priority: None,
     }
 }
 
@@ -200,10 +238,15 @@ impl Worker {
         rng: &mut Rng,
     ) {
         let (mut next, mut invoked) = (Some(first), invoked);
+        // The worker may have more to do than it can in the time of the task, and says so.
+        let mut beats = if rng.one_in(25) { 1 + rng.below(10) } else { 0 };
         while let Some(task) = next.take() {
             let began = self.shared.record.moment();
-            next = self.task(task, invoked, rng).await;
-            invoked = began;
+            if beats > 0 {
+                sleep(rng.millis(50..800)).await;
+            }
+            next = self.task(task, invoked, beats > 0, rng).await;
+            (invoked, beats) = (began, beats.saturating_sub(1));
         }
     }
 
@@ -211,6 +254,7 @@ impl Worker {
         &self,
         mut task: rpc::PollWorkflowTaskQueueResponse,
         invoked: Moment,
+        beats: bool,
         rng: &mut Rng,
     ) -> Option<rpc::PollWorkflowTaskQueueResponse> {
         let who = task.workflow_execution.clone().unwrap_or_default();
@@ -250,10 +294,12 @@ impl Worker {
             }
             Mood::Slow => {
                 sleep(rng.millis(200..5_000)).await;
-                self.answer(&id, &run, task, machine?, false, rng).await
+                self.answer(&id, &run, task, machine?, (false, beats), rng).await
             }
-            Mood::Twice => self.answer(&id, &run, task, machine?, true, rng).await,
-            Mood::Well | Mood::Dies => self.answer(&id, &run, task, machine?, false, rng).await,
+            Mood::Twice => self.answer(&id, &run, task, machine?, (true, beats), rng).await,
+            Mood::Well | Mood::Dies => {
+                self.answer(&id, &run, task, machine?, (false, beats), rng).await
+            }
         }
     }
 
@@ -386,7 +432,7 @@ impl Worker {
         run: &str,
         task: rpc::PollWorkflowTaskQueueResponse,
         mut machine: Machine,
-        twice: bool,
+        (twice, beats): (bool, bool),
         rng: &mut Rng,
     ) -> Option<rpc::PollWorkflowTaskQueueResponse> {
         let orders = match machine.decide() {
@@ -397,6 +443,7 @@ impl Worker {
             }
         };
         let keeps = !rng.one_in(12);
+        let forced = (beats || rng.one_in(12)) && !orders.iter().any(Order::closes);
         let query = rpc::RespondWorkflowTaskCompletedRequest {
             namespace: NAMESPACE.to_owned(),
             task_token: task.task_token,
@@ -406,7 +453,8 @@ impl Worker {
                 worker_task_queue: Some(sticky(&self.sticky(), &self.queue)),
                 schedule_to_start_timeout: Some(millis(rng.within(500..5_000))),
             }),
-            return_new_workflow_task: rng.one_in(2),
+            return_new_workflow_task: beats || rng.one_in(2),
+            force_create_new_workflow_task: forced,
             ..rpc::RespondWorkflowTaskCompletedRequest::default()
         };
         let began = self.shared.record.moment();
@@ -420,6 +468,9 @@ impl Worker {
             self.shared.found("A6", id, text);
         }
         let answered = answered?;
+        if forced {
+            self.shared.took("heartbeat of a workflow task");
+        }
         if keeps && !orders.iter().any(Order::closes) {
             let mut cache = lock(&self.cache);
             if cache.len() >= CACHED {
@@ -441,7 +492,8 @@ impl Worker {
         mut query: rpc::RespondWorkflowTaskCompletedRequest,
         (attempt, saw): (i32, Saw),
     ) -> Option<rpc::RespondWorkflowTaskCompletedResponse> {
-        query.identity = self.answer_name("t");
+        let is_beat = query.force_create_new_workflow_task;
+        query.identity = self.answer_name(if is_beat { &HEARTBEAT[1..] } else { "t" });
         let request = query.identity.clone();
         let mut asked = asked(Kind::CompleteTask, &self.name, id, &request);
         asked.run = run.to_owned();
@@ -460,6 +512,11 @@ impl Worker {
                 Some(answered)
             }
             Err(failed) => {
+                if let Failed::Refused(why) = &failed
+                    && why.message() == "workflow task heartbeat timeout"
+                {
+                    self.shared.took("workflow task ended for its heartbeats");
+                }
                 self.shared.end(op, &what, failed.outcome(), answer.unsure);
                 None
             }
