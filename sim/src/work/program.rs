@@ -2,7 +2,7 @@
 //! so does what each attempt of its activities does: workers need nothing but the history.
 //!
 //! Every program ends: waits are bounded by timers, and an activity that is tried without end
-//! succeeds from its fourth attempt on.
+//! succeeds from its fourth attempt on, or has a schedule-to-close timeout.
 
 use holdfast_proto::common::RetryPolicy;
 
@@ -102,7 +102,7 @@ pub struct Job {
     pub doubles: bool,
     /// Whether failures of kind [`FATAL`] are final by the policy.
     pub fatal_is_final: bool,
-    /// Whether every attempt fails until it settles.
+    /// Whether every attempt fails until it settles, or for ever when schedule-to-close is set.
     pub stubborn: bool,
     /// Its priority, 1 to 5; 0 for that of the workflow.
     pub priority: i32,
@@ -193,21 +193,27 @@ impl Job {
         .or_stubborn(&mut rng)
     }
 
-    /// Now and then an activity fails until it settles, with long waits that double: with time for
-    /// all of them, or with less than they need.
+    /// Now and then an activity fails with long waits: until it settles, and they double, or for
+    /// ever, and nothing but its schedule-to-close timeout ends it.
     fn or_stubborn(self, rng: &mut Rng) -> Job {
         if !rng.one_in(6) {
             return self;
         }
+        let forever = rng.one_in(2);
         Job {
             maximum_attempts: 0,
-            schedule_to_close_ms: if rng.one_in(2) { rng.within(600..2_500) } else { 0 },
+            schedule_to_close_ms: if forever { rng.within(1_600..3_000) } else { 0 },
             schedule_to_start_ms: 0,
             retry_ms: rng.within(700..1_500),
-            doubles: true,
+            doubles: !forever,
             stubborn: true,
             ..self
         }
+    }
+
+    /// Whether only its schedule-to-close timeout ends it.
+    fn is_hopeless(&self) -> bool {
+        self.stubborn && self.schedule_to_close_ms > 0
     }
 
     /// The retry policy of its command.
@@ -230,7 +236,7 @@ impl Job {
         let mut rng = Rng::stream(self.seed, &format!("attempt {attempt}"));
         let beat_ms = if self.heartbeat_ms == 0 { 0 } else { self.heartbeat_ms / 3 };
         let short = rng.within(1..300);
-        if attempt >= SETTLES {
+        if attempt >= SETTLES && !self.is_hopeless() {
             return Conduct { millis: short, beat_ms, end: End::Succeed };
         }
         if self.stubborn {
@@ -288,6 +294,9 @@ mod tests {
     fn an_activity_without_a_limit_succeeds_in_the_end() {
         for seed in 0..500 {
             let job = Job::generate(seed);
+            if job.is_hopeless() {
+                continue;
+            }
             let last = job.conduct(SETTLES);
             assert_eq!(last.end, End::Succeed);
             assert!(last.millis < job.start_to_close_ms);
