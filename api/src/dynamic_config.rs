@@ -22,6 +22,10 @@ pub struct Settings {
     pub poll_wait: Duration,
     /// `limit.historyMaxPageSize`: batches in a page of history.
     pub history_page_max: usize,
+    /// `frontend.pageBytes` (ours): bytes of an answer that holds events, be it a page of history or
+    /// a task; 4 MiB, the most that a client of gRPC takes by default. An answer with a single event
+    /// is as large as that event.
+    pub page_bytes: usize,
     /// What matching may hold, and how fast it hands out.
     pub matching: MatchingLimits,
     /// `frontend.visibilityMaxPageSize`: executions in a page of a list.
@@ -43,6 +47,7 @@ impl Default for Settings {
             history_wait: Duration::from_secs(20),
             poll_wait: Duration::from_secs(60),
             history_page_max: 256,
+            page_bytes: 4 << 20,
             list_page_max: 1000,
             matching: MatchingLimits::default(),
             // That of gRPC for Go.
@@ -111,6 +116,7 @@ const KEYS: &[(&str, Effect)] = &[
         PerSecond(|s, rate| s.matching.tasks_per_second = rate),
     ),
     ("system.transactionsizelimit", Count(|s, n| s.limits.transaction_bytes = size(n))),
+    ("frontend.pagebytes", Count(|s, n| s.page_bytes = size(n))),
     ("frontend.metadatasize", Count(|s, n| s.metadata_bytes = size(n))),
     // Times.
     ("frontend.handshaketimeout", Time(|s, d| s.handshake = d)),
@@ -354,6 +360,7 @@ mod tests {
             "limit.blobSize.error=2048",
             "history.longPollExpirationInterval=\"3s\"",
             "admin.matchingNamespaceTaskqueueToPartitionDispatchRate=0.5",
+            "frontend.pageBytes=65536",
         ] {
             let (key, value) = parse(text).expect("well-formed");
             assert_eq!(settings.set(&key, &value), Ok(Outcome::Set), "{text}");
@@ -362,6 +369,7 @@ mod tests {
         assert_eq!(settings.history_wait, Duration::from_secs(3));
         // A rate is no count.
         assert_eq!(settings.matching.tasks_per_second, Rate::per_second(0.5));
+        assert_eq!(settings.page_bytes, 65_536);
         assert_eq!(settings.set("no.such.key", &Value::from(1)), Ok(Outcome::Unknown));
     }
 

@@ -33,6 +33,8 @@ pub enum Input {
     History {
         /// The run, or the current one.
         run: Option<RunId>,
+        /// What will be shown of it.
+        of: HistoryOf,
     },
     /// Hands the scheduled workflow task to a poller, if it is still that task.
     GrantWorkflowTask {
@@ -298,6 +300,15 @@ pub struct Started {
     pub eager: Option<Box<WorkflowTaskGrant>>,
 }
 
+/// What a history read shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HistoryOf {
+    /// Events of a run, open or closed.
+    Events,
+    /// Nothing before the run is closed.
+    Close,
+}
+
 /// What a reader of history may see.
 #[derive(Clone, PartialEq, Debug)]
 pub struct HistoryView {
@@ -309,8 +320,7 @@ pub struct HistoryView {
     pub last_batch: EventId,
     /// Whether the run is closed: its last event is the close event.
     pub closed: bool,
-    /// SCHEDULED and STARTED of an attempt above 1, or of a start that is not durable yet; shown
-    /// to SDK clients only.
+    /// SCHEDULED and STARTED of an attempt above 1; shown to SDK clients only.
     pub transient: Vec<HistoryEvent>,
 }
 

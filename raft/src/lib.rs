@@ -6,6 +6,7 @@ mod clocks;
 pub mod config;
 mod deadlines;
 pub mod entry;
+pub mod events;
 pub mod flusher;
 pub mod group;
 pub mod host;

@@ -5,14 +5,13 @@
 //! made in this crate, once, and not again in every binary that awaits it.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use holdfast_engine::ids::{EventId, ExecutionKey, Hlc, NamespaceId, RunId, Uuid};
-use holdfast_engine::input::{HistoryView, Poller};
+use holdfast_engine::ids::{ExecutionKey, Hlc, NamespaceId, RunId, Uuid};
+use holdfast_engine::input::{HistoryOf, HistoryView, Poller};
 use holdfast_engine::live::TaskType;
 use holdfast_engine::matching::hub::STICKY_GONE_AFTER;
 use holdfast_engine::matching::{HubKey, MatchingLimits, Rate};
@@ -21,13 +20,13 @@ use holdfast_engine::{Input, Limits, Reply};
 use holdfast_proto::enums::TaskQueueKind;
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::taskqueue::PollerInfo;
-use holdfast_storage::tables::{RunKey, history};
-use holdfast_storage::{Direction, GroupId, StorageError, View};
-use prost::Message;
+use holdfast_storage::tables::RunKey;
+use holdfast_storage::{GroupId, StorageError, View};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::events::{self, EventRange};
 use crate::flusher::{FlushPlan, Flusher};
 use crate::group::{Group, GroupError};
 use crate::host::Host;
@@ -109,21 +108,6 @@ pub struct Poll {
     pub rate: Option<Rate>,
     /// When to give up.
     pub until: Instant,
-}
-
-/// Which events a history read wants: whole batches, as they were written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EventRange {
-    /// First event.
-    pub from: EventId,
-    /// One more than the last.
-    pub to: EventId,
-    /// Batches at most.
-    pub batches: usize,
-    /// No further batch once this many bytes are there.
-    pub bytes: usize,
-    /// From which end.
-    pub direction: Direction,
 }
 
 /// A running node. Clones are handles to the same node.
@@ -384,6 +368,7 @@ impl Node {
         namespace: Arc<NamespaceView>,
         workflow_id: &'a str,
         run: Option<RunId>,
+        of: HistoryOf,
         wait: HistoryWait,
         until: Instant,
     ) -> BoxFuture<'a, Result<HistoryView, SubmitError>> {
@@ -393,7 +378,7 @@ impl Node {
             loop {
                 let over = Instant::now() >= until;
                 let wait = if over { HistoryWait::None } else { wait };
-                let input = Input::History { run };
+                let input = Input::History { run, of };
                 let answer = self.ask(key.clone(), namespace.clone(), input, wait, 0).await?;
                 let Reply::History(view) = answer.reply else {
                     return Err(SubmitError::Unavailable("a history read got another answer"));
@@ -455,7 +440,7 @@ impl Node {
         let shard = execution.shard(self.0.shards);
         let run = RunKey { shard, execution, run };
         let view = self.0.host.store.view();
-        read_batches(view.as_ref(), &run, range).map_err(|why| {
+        events::read(view.as_ref(), &run, range).map_err(|why| {
             tracing::error!(%why, "history can't be read");
             SubmitError::Unavailable("history can't be read")
         })
@@ -576,48 +561,4 @@ async fn open_shards(host: &Host, config: &NodeConfig) -> Result<Vec<Option<Open
 
 async fn open(host: &Host, group: GroupId, config: &NodeConfig) -> Result<Opened, GroupError> {
     Group::open(host, group, config.node_id, &config.members).await
-}
-
-fn read_batches(
-    view: &dyn View,
-    run: &RunKey,
-    range: EventRange,
-) -> Result<Vec<Vec<HistoryEvent>>, StorageError> {
-    let all = history::range(run);
-    let first = history::HistoryKey { run: run.clone(), first: range.to };
-    let end = holdfast_storage::tables::Key::encode(&first).min(all.end);
-    let start = history::start_at(view, run, range.from)?;
-    let mut out: Vec<Vec<HistoryEvent>> = Vec::new();
-    let mut bytes = 0;
-    let mut failed = None;
-    view.scan(&start, &end, range.direction, &mut |_, value| {
-        match batch(value, range) {
-            Ok(events) if events.is_empty() => {}
-            Ok(events) => out.push(events),
-            Err(why) => {
-                failed = Some(why);
-                return ControlFlow::Break(());
-            }
-        }
-        bytes += value.len();
-        if out.len() >= range.batches || bytes >= range.bytes {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    })?;
-    failed.map_or(Ok(out), Err)
-}
-
-fn batch(value: &[u8], range: EventRange) -> Result<Vec<HistoryEvent>, StorageError> {
-    let batch = history::Batch::from_value(Bytes::copy_from_slice(value))?;
-    let mut events = Vec::with_capacity(batch.events.len());
-    for bytes in batch.events {
-        let event = HistoryEvent::decode(bytes)
-            .map_err(|why| StorageError::Corrupt(format!("history: {why}")))?;
-        if (range.from..range.to).contains(&event.event_id) {
-            events.push(event);
-        }
-    }
-    Ok(events)
 }

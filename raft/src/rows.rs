@@ -189,7 +189,7 @@ pub fn split_changes(changes: &[WireChange]) -> Result<(Vec<Item>, Events), Stri
 }
 
 /// The id of an encoded `HistoryEvent`: its first field, number 1, a varint. Never below 1.
-fn event_id(body: &[u8]) -> Option<EventId> {
+pub(crate) fn event_id(body: &[u8]) -> Option<EventId> {
     let (&tag, mut rest) = body.split_first()?;
     let id = (tag == 0x08).then(|| prost::encoding::decode_varint(&mut rest).ok()).flatten()?;
     i64::try_from(id).ok().filter(|id| *id >= 1)

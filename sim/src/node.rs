@@ -145,6 +145,7 @@ fn settings(scenario: &Scenario) -> Settings {
         history_wait: Duration::from_millis(sizes.history_wait_ms),
         poll_wait: Duration::from_millis(sizes.poll_ms),
         history_page_max: sizes.history_page,
+        page_bytes: sizes.page_bytes,
         list_page_max: sizes.list_page,
         matching: matching(sizes),
         // Of connections, which a simulation has none of.

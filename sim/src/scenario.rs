@@ -277,6 +277,8 @@ pub struct Sizes {
     pub history_wait_ms: u64,
     /// Batches in a page of history.
     pub history_page: usize,
+    /// Bytes of an answer that holds events, a single event aside.
+    pub page_bytes: usize,
     /// Executions in a page of a list.
     pub list_page: usize,
     /// Inputs that wait in a shard's inbox.
@@ -379,6 +381,7 @@ impl Default for Sizes {
             poll_ms: 20_000,
             history_wait_ms: 20_000,
             history_page: 256,
+            page_bytes: 4 << 20,
             list_page: 1000,
             inbox: 16_384,
             history_events: 51_200,

@@ -27,6 +27,7 @@ impl Sizes {
         now_and_then!(rng, 2, sizes.log_keep = 8..208);
         now_and_then!(rng, 2, sizes.history_page = 1..5);
         now_and_then!(rng, 2, sizes.list_page = 1..11);
+        now_and_then!(rng, 2, sizes.page_bytes = 1024..5120);
         sizes.small_limits(rng);
         sizes.small_requests(rng);
         sizes.small_shards(rng);

@@ -8,9 +8,10 @@ use holdfast_proto::history::history_event::Attributes;
 use holdfast_proto::history::{History, HistoryEvent};
 use holdfast_proto::taskqueue::TaskQueue;
 use holdfast_proto::workflowservice as rpc;
-use holdfast_raft::node::EventRange;
+use holdfast_raft::events::EventRange;
 use holdfast_raft::seal::Purpose;
 use holdfast_storage::Direction;
+use prost::Message;
 use tonic::Status;
 
 use super::Frontend;
@@ -18,41 +19,27 @@ use super::door::unexpected;
 use super::history::{Page, PageToken};
 use crate::errors::status;
 
-/// How many bytes of events a task or a page holds, so that a message stays below 4 MiB.
-pub(super) const PAGE_BYTES: usize = 3 << 20;
+/// Kept free for what a page gets beside its events once they are known: the token of the next one
+/// (a run, three numbers and a seal) and the lengths of the messages around them.
+const MARGIN: usize = 512;
 
 impl Frontend {
-    /// A workflow task with the first page of its history.
+    /// How many bytes of events an answer may hold, with `beside` bytes of anything else in it.
+    pub(super) fn room(&self, beside: usize) -> usize {
+        self.settings.page_bytes.saturating_sub(beside.saturating_add(MARGIN))
+    }
+
+    /// A workflow task with the first page of its history, in an answer that holds `beside` bytes
+    /// of anything else.
     pub(super) fn workflow_task(
         &self,
         namespace: &NamespaceView,
         grant: WorkflowTaskGrant,
+        beside: usize,
     ) -> Result<rpc::PollWorkflowTaskQueueResponse, Status> {
         let token = &grant.token;
         let run = token.run_id();
-        let range = EventRange {
-            from: grant.first_event,
-            to: grant.next_event,
-            batches: self.settings.history_page_max,
-            bytes: PAGE_BYTES,
-            direction: Direction::Forward,
-        };
-        let rows =
-            self.node.events(namespace.id, &token.workflow_id, run, range).map_err(status)?;
-        let mut page = Page::forward(rows, grant.first_event);
-        let next_page_token = if page.next < grant.next_event {
-            let more = PageToken {
-                run: run.0.to_vec(),
-                next: page.next,
-                to: token.started + 1,
-                ..PageToken::default()
-            };
-            self.seal(Purpose::HistoryPage, &more)
-        } else {
-            page.events.extend(grant.tail);
-            bytes::Bytes::new()
-        };
-        Ok(rpc::PollWorkflowTaskQueueResponse {
+        let mut task = rpc::PollWorkflowTaskQueueResponse {
             workflow_execution: Some(WorkflowExecution {
                 workflow_id: token.workflow_id.clone(),
                 run_id: run.to_string(),
@@ -61,8 +48,6 @@ impl Frontend {
             previous_started_event_id: grant.previous_started,
             started_event_id: token.started,
             attempt: i32::try_from(token.attempt).unwrap_or(i32::MAX),
-            history: Some(History { events: page.events }),
-            next_page_token,
             workflow_execution_task_queue: Some(TaskQueue {
                 name: grant.task_queue,
                 kind: TaskQueueKind::Normal.into(),
@@ -72,7 +57,30 @@ impl Frontend {
             started_time: Some(token.granted_at().timestamp()),
             task_token: self.seal(Purpose::Task, token),
             ..rpc::PollWorkflowTaskQueueResponse::default()
-        })
+        };
+        let range = EventRange {
+            from: grant.first_event,
+            to: grant.next_event,
+            batches: self.settings.history_page_max,
+            bytes: self.room(beside + task.encoded_len() + size_of_events(&grant.tail)),
+            direction: Direction::Forward,
+        };
+        let rows =
+            self.node.events(namespace.id, &token.workflow_id, run, range).map_err(status)?;
+        let mut page = Page::forward(rows, grant.first_event);
+        if page.next < grant.next_event {
+            let more = PageToken {
+                run: run.0.to_vec(),
+                next: page.next,
+                to: token.started + 1,
+                ..PageToken::default()
+            };
+            task.next_page_token = self.seal(Purpose::HistoryPage, &more);
+        } else {
+            page.events.extend(grant.tail);
+        }
+        task.history = Some(History { events: page.events });
+        Ok(task)
     }
 
     /// An activity task with its input.
@@ -108,4 +116,13 @@ impl Frontend {
         response.task_token = self.seal(Purpose::Task, token);
         Ok(response)
     }
+}
+
+/// How many bytes events take in an answer.
+pub(super) fn size_of_events(events: &[HistoryEvent]) -> usize {
+    let size = |event: &HistoryEvent| {
+        let bytes = event.encoded_len();
+        1 + prost::length_delimiter_len(bytes) + bytes
+    };
+    events.iter().map(size).sum()
 }

@@ -1,16 +1,17 @@
 //! Both reads of history: pages of whole batches, waits for news, the last event of a closed run.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use holdfast_engine::Rejection;
 use holdfast_engine::ids::{EventId, RunId, Uuid};
-use holdfast_engine::input::HistoryView;
+use holdfast_engine::input::{HistoryOf, HistoryView};
 use holdfast_engine::namespace::NamespaceView;
 use holdfast_engine::validate::{self, page_size};
 use holdfast_proto::enums::HistoryEventFilterType;
 use holdfast_proto::history::{History, HistoryEvent};
 use holdfast_proto::workflowservice as rpc;
-use holdfast_raft::node::EventRange;
+use holdfast_raft::events::EventRange;
 use holdfast_raft::seal::Purpose;
 use holdfast_raft::shard::HistoryWait;
 use holdfast_storage::Direction;
@@ -20,7 +21,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use super::Frontend;
-use super::assemble::PAGE_BYTES;
+use super::assemble::size_of_events;
 use super::door::{Needs, unexpected, wait_until};
 use crate::errors::{refused, status};
 
@@ -126,10 +127,11 @@ impl Frontend {
             token,
             batches: page_size(request.maximum_page_size, self.settings.history_page_max),
         };
-        let view = self.view(&reading, HistoryWait::None, Instant::now()).await?;
+        let (of, wait) = (HistoryOf::Events, HistoryWait::None);
+        let view = self.view(&reading, of, wait, Instant::now()).await?;
         let to = reading.token.as_ref().map_or(view.next_event, |token| token.next);
         let to = to.min(view.next_event);
-        let rows = self.rows(&reading, view.run, 1, to, Direction::Backward)?;
+        let rows = self.rows(&reading, &view, 1..to, Direction::Backward, self.room(0))?;
         let page = Page::backward(rows);
         let token = (page.next > 1).then(|| PageToken {
             run: view.run.0.to_vec(),
@@ -157,30 +159,29 @@ impl Frontend {
             Some(token) if wait && token.to == 0 => HistoryWait::Event(from),
             _ => HistoryWait::None,
         };
-        let view = self.view(reading, waiting, until).await?;
+        let mut view = self.view(reading, HistoryOf::Events, waiting, until).await?;
         let end = match reading.token.as_ref().map_or(0, |token| token.to) {
             0 => view.transient.last().map_or(view.next_event, |event| event.event_id + 1),
             pinned => pinned,
         };
         let to = end.min(view.next_event);
-        let rows = self.rows(reading, view.run, from, to, Direction::Forward)?;
-        let mut page = Page::forward(rows, from);
+        let bytes = self.room(size_of_events(&view.transient));
+        let rows = self.rows(reading, &view, from..to, Direction::Forward, bytes)?;
+        let Page { mut events, next } = Page::forward(rows, from);
         let run = view.run.0.to_vec();
-        if page.next < to {
-            let token = PageToken { run, next: page.next, to: end, backward: false };
-            return Ok((page.events, Some(token)));
+        if next < to {
+            return Ok((events, Some(PageToken { run, next, to: end, backward: false })));
+        }
+        // What is not written is shown behind what is, and again with the next news: a wait in vain
+        // shows nothing.
+        if !events.is_empty() && shows_transient(headers) {
+            view.transient.retain(|event| (next..end).contains(&event.event_id));
+            events.append(&mut view.transient);
         }
         // Also when it closed behind the end that this read began with: the reader waits for that.
-        if wait && (!view.closed || page.next < view.next_event) {
-            let token = PageToken { run, next: page.next, to: 0, backward: false };
-            return Ok((page.events, Some(token)));
-        }
-        if shows_transient(headers) {
-            let shown = page.next..end;
-            let transient = view.transient.into_iter();
-            page.events.extend(transient.filter(|event| shown.contains(&event.event_id)));
-        }
-        Ok((page.events, None))
+        let goes_on = wait && (!view.closed || next < view.next_event);
+        let token = goes_on.then_some(PageToken { run, next, to: 0, backward: false });
+        Ok((events, token))
     }
 
     /// The last event of a run, once it is closed. Without `wait` an open run answers at once.
@@ -191,15 +192,15 @@ impl Frontend {
         until: Instant,
     ) -> Result<(Vec<HistoryEvent>, Option<PageToken>), Status> {
         let waiting = if wait { HistoryWait::Close } else { HistoryWait::None };
-        let view = self.view(reading, waiting, until).await?;
+        let view = self.view(reading, HistoryOf::Close, waiting, until).await?;
         if !view.closed {
             let run = view.run.0.to_vec();
             let token = PageToken { run, next: view.next_event, to: 0, backward: false };
             return Ok((Vec::new(), wait.then_some(token)));
         }
         let last = Reading { batches: 1, ..reading.of(view.run) };
-        let rows =
-            self.rows(&last, view.run, view.last_batch, view.next_event, Direction::Backward)?;
+        let events = view.last_batch..view.next_event;
+        let rows = self.rows(&last, &view, events, Direction::Backward, self.room(0))?;
         let event = rows.into_iter().flatten().max_by_key(|event| event.event_id);
         Ok((event.into_iter().collect(), None))
     }
@@ -208,6 +209,7 @@ impl Frontend {
     async fn view(
         &self,
         reading: &Reading,
+        of: HistoryOf,
         wait: HistoryWait,
         until: Instant,
     ) -> Result<HistoryView, Status> {
@@ -216,6 +218,7 @@ impl Frontend {
                 reading.namespace.clone(),
                 &reading.workflow_id,
                 reading.run,
+                of,
                 wait,
                 until,
             )
@@ -233,18 +236,19 @@ impl Frontend {
     fn rows(
         &self,
         reading: &Reading,
-        run: RunId,
-        from: EventId,
-        to: EventId,
+        view: &HistoryView,
+        events: Range<EventId>,
         direction: Direction,
+        bytes: usize,
     ) -> Result<Vec<Vec<HistoryEvent>>, Status> {
-        if from >= to {
+        if events.is_empty() {
             return Ok(Vec::new());
         }
-        let range = EventRange { from, to, batches: reading.batches, bytes: PAGE_BYTES, direction };
+        let Range { start: from, end: to } = events;
+        let range = EventRange { from, to, batches: reading.batches, bytes, direction };
         let rows = self
             .node
-            .events(reading.namespace.id, &reading.workflow_id, run, range)
+            .events(reading.namespace.id, &reading.workflow_id, view.run, range)
             .map_err(status)?;
         // Or a page would go on where it began, without end.
         if rows.iter().all(Vec::is_empty) { Err(unexpected("a read of events")) } else { Ok(rows) }

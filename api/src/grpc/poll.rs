@@ -34,7 +34,7 @@ impl Frontend {
             until,
         };
         match self.wait_for_task(poll).await? {
-            Some(Reply::WorkflowTask(grant)) => self.workflow_task(&namespace, *grant),
+            Some(Reply::WorkflowTask(grant)) => self.workflow_task(&namespace, *grant, 0),
             None => Ok(rpc::PollWorkflowTaskQueueResponse::default()),
             Some(_) => Err(unexpected("a poll")),
         }

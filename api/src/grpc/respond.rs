@@ -36,19 +36,19 @@ impl Frontend {
         let Reply::Completed { next, activities } = reply else {
             return Err(unexpected("a completed workflow task"));
         };
-        let workflow_task = match next {
-            Some(grant) => Some(self.workflow_task(&namespace, *grant)?),
-            None => None,
-        };
         let activity_tasks = activities
             .into_iter()
             .map(|grant| self.activity_task(&namespace, grant))
             .collect::<Result<_, _>>()?;
-        Ok(rpc::RespondWorkflowTaskCompletedResponse {
-            workflow_task,
+        let mut answer = rpc::RespondWorkflowTaskCompletedResponse {
             activity_tasks,
             ..rpc::RespondWorkflowTaskCompletedResponse::default()
-        })
+        };
+        if let Some(grant) = next {
+            let task = self.workflow_task(&namespace, *grant, answer.encoded_len())?;
+            answer.workflow_task = Some(task);
+        }
+        Ok(answer)
     }
 
     pub(super) async fn on_respond_workflow_task_failed(

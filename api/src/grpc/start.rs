@@ -32,18 +32,19 @@ impl Frontend {
             Err(error) => return Err(status(error)),
         };
         let link = started_link(&namespace, &id, &started, request_id);
-        let eager_workflow_task = match started.eager {
-            Some(grant) => Some(self.workflow_task(&namespace, *grant)?),
-            None => None,
-        };
-        Ok(rpc::StartWorkflowExecutionResponse {
+        let mut answer = rpc::StartWorkflowExecutionResponse {
             run_id: started.run.to_string(),
             first_execution_run_id: started.first_run.to_string(),
             started: started.started,
             status: started.status.into(),
             link: Some(link),
-            eager_workflow_task,
-        })
+            eager_workflow_task: None,
+        };
+        if let Some(grant) = started.eager {
+            let task = self.workflow_task(&namespace, *grant, answer.encoded_len())?;
+            answer.eager_workflow_task = Some(task);
+        }
+        Ok(answer)
     }
 
     pub(super) async fn on_signal_with_start_workflow_execution(

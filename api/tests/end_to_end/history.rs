@@ -1,12 +1,15 @@
 //! Reads of history: pages, waits, the close event.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_proto::enums::HistoryEventFilterType;
+use holdfast_proto::history::History;
 use holdfast_proto::workflowservice as rpc;
+use prost::Message;
 use tonic::{Code, Request};
 
-use crate::support::{Fixture, execution, history_request, start_timer, types};
+use crate::support::{Fixture, execution, history_request, options, payloads, start_timer, types};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_hold_whole_transactions() {
@@ -185,5 +188,115 @@ async fn only_sdks_see_what_is_not_written() {
         let events = page.into_inner().history.expect("events").events;
         assert_eq!(events.len(), count, "{name}: {:?}", types(&events));
     }
+    t.server.stop().await;
+}
+
+/// Four blobs of 1.5 MB: no answer is larger than what a client of gRPC takes by default.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_no_larger_than_a_message_may_be() {
+    let t = Fixture::start().await;
+    t.start_workflow("w", "q").await;
+    let text = format!("\"{}\"", "x".repeat(1_500_000));
+    for _ in 0..4 {
+        let request = rpc::SignalWorkflowExecutionRequest {
+            namespace: "default".to_owned(),
+            workflow_execution: Some(execution("w", "")),
+            signal_name: "large".to_owned(),
+            input: Some(payloads(&text)),
+            ..rpc::SignalWorkflowExecutionRequest::default()
+        };
+        t.workflow.clone().signal_workflow_execution(request).await.expect("signals");
+    }
+    let most = 4 << 20;
+    let task = t.poll("q").await;
+    assert!(task.encoded_len() <= most, "a task of {} bytes", task.encoded_len());
+    let mut ids = ids_of(task.history);
+    assert_eq!(ids.len(), 4, "two large ones and what stands before them");
+    let mut token = task.next_page_token;
+    while !token.is_empty() {
+        let page = t.page(history_request("w", token)).await.expect("a page");
+        assert!(page.encoded_len() <= most, "a page of {} bytes", page.encoded_len());
+        ids.extend(ids_of(page.history));
+        token = page.next_page_token;
+    }
+    assert_eq!(ids, (1..=7).collect::<Vec<_>>());
+    let mut reversed = Vec::new();
+    loop {
+        let request = rpc::GetWorkflowExecutionHistoryReverseRequest {
+            namespace: "default".to_owned(),
+            execution: Some(execution("w", "")),
+            next_page_token: token,
+            ..rpc::GetWorkflowExecutionHistoryReverseRequest::default()
+        };
+        let answer = t.workflow.clone().get_workflow_execution_history_reverse(request).await;
+        let page = answer.expect("a page").into_inner();
+        assert!(page.encoded_len() <= most, "a page of {} bytes", page.encoded_len());
+        reversed.extend(ids_of(page.history));
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    reversed.reverse();
+    assert_eq!(reversed, ids);
+    t.server.stop().await;
+}
+
+fn ids_of(history: Option<History>) -> Vec<i64> {
+    history.expect("events").events.iter().map(|event| event.event_id).collect()
+}
+
+/// Everybody is shown a start as soon as the worker has its task, whichever way they read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_is_shown_at_once() {
+    let t = Fixture::start().await;
+    for (id, cli) in [("a", true), ("b", false)] {
+        t.start_workflow(id, id).await;
+        t.poll(id).await;
+        let mut client = t.workflow.clone();
+        if cli {
+            let mut request = Request::new(history_request(id, bytes::Bytes::new()));
+            request.metadata_mut().insert("client-name", "temporal-cli".parse().expect("a value"));
+            let page = client.get_workflow_execution_history(request).await.expect("a page");
+            assert_eq!(ids_of(page.into_inner().history), [1, 2, 3]);
+        } else {
+            let request = rpc::GetWorkflowExecutionHistoryReverseRequest {
+                namespace: "default".to_owned(),
+                execution: Some(execution(id, "")),
+                ..rpc::GetWorkflowExecutionHistoryReverseRequest::default()
+            };
+            let page = client.get_workflow_execution_history_reverse(request).await;
+            assert_eq!(ids_of(page.expect("a page").into_inner().history), [3, 2, 1]);
+        }
+    }
+    t.server.stop().await;
+}
+
+/// A reader that waits is shown what is not written with the first page, as one that does not wait
+/// is, and again with the news.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_shows_what_is_not_written_behind_events() {
+    let mut options = options();
+    options.settings.history_wait = Duration::from_millis(10);
+    let t = Fixture::with(options).await;
+    t.start_workflow("w", "q").await;
+    let task = t.poll("q").await;
+    let failed = rpc::RespondWorkflowTaskFailedRequest {
+        task_token: task.task_token,
+        ..rpc::RespondWorkflowTaskFailedRequest::default()
+    };
+    t.workflow.clone().respond_workflow_task_failed(failed).await.expect("fails");
+    let waiting = |token| rpc::GetWorkflowExecutionHistoryRequest {
+        wait_new_event: true,
+        ..history_request("w", token)
+    };
+    let page = t.page(waiting(bytes::Bytes::new())).await.expect("a page");
+    assert_eq!(ids_of(page.history), [1, 2, 3, 4, 5]);
+    let vain = t.page(waiting(page.next_page_token)).await.expect("a page");
+    assert!(ids_of(vain.history).is_empty(), "nothing new");
+    t.signal("w", "news").await.expect("signals");
+    let news = t.page(waiting(vain.next_page_token)).await.expect("a page");
+    let events = news.history.expect("events").events;
+    assert_eq!(types(&events), ["5 WORKFLOW_EXECUTION_SIGNALED"], "and no attempt behind it");
     t.server.stop().await;
 }

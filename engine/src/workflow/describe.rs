@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use holdfast_proto::common::{Memo, Payload, SearchAttributes, WorkflowExecution, WorkflowType};
 use holdfast_proto::decoded;
-use holdfast_proto::enums::{
-    EventType, PendingWorkflowTaskState, TimeoutType, WorkflowTaskFailedCause,
-};
+use holdfast_proto::enums::{PendingWorkflowTaskState, TimeoutType, WorkflowTaskFailedCause};
 use holdfast_proto::workflow::{
     PendingWorkflowTaskInfo, RequestIdInfo, ResetPoints, WorkflowExecutionConfig,
     WorkflowExecutionExtendedInfo, WorkflowExecutionInfo,
@@ -29,27 +27,29 @@ const NEVER: Timestamp = Timestamp { seconds: -62_135_596_800, nanos: 0 };
 /// How many request ids describe shows of what is written, beside that of the start.
 const REQUESTS_SHOWN: usize = 1000;
 
-/// DescribeWorkflowExecution.
+/// DescribeWorkflowExecution. The grants of the run are durable by now, as everywhere where something
+/// is shown of it: what one reader saw, nobody takes back.
 pub fn describe(run: &Live, env: &Env<'_>) -> Reply {
     let state = &run.state;
     Reply::Described(Box::new(DescribeWorkflowExecutionResponse {
         execution_config: Some(config(state)),
-        workflow_execution_info: Some(info(run, env)),
-        pending_activities: activity::describe(run, env.now),
-        pending_workflow_task: pending_task(run),
+        workflow_execution_info: Some(info(run)),
+        pending_activities: activity::describe(state, env.now),
+        pending_workflow_task: pending_task(state),
         workflow_extended_info: Some(extended(state)),
         ..DescribeWorkflowExecutionResponse::default()
     }))
 }
 
-/// What a history read must know before it reads rows.
+/// What a history read must know before it reads rows: where they end, and what SDKs are shown behind
+/// them. Every kind of read is made of this.
 pub fn history(run: &Live, env: &Env<'_>) -> Reply {
     Reply::History(Box::new(HistoryView {
         run: run.run,
         next_event: run.state.next_event,
         last_batch: run.state.next_event - 1,
         closed: run.state.closed_at != 0,
-        transient: transient_events(run, env.limits),
+        transient: transient_events(&run.state, env.limits),
     }))
 }
 
@@ -68,17 +68,7 @@ fn config(state: &State) -> WorkflowExecutionConfig {
     }
 }
 
-/// Events, those of a start included that is not durable yet but will be.
-fn history_length(run: &Live, env: &Env<'_>) -> i64 {
-    let pending = transient_events(run, env.limits);
-    let granted =
-        pending.last().is_some_and(|event| event.event_type() == EventType::WorkflowTaskStarted);
-    let first = run.state.workflow_task.as_ref().is_some_and(|task| task.attempt == 1);
-    let more = if granted && first { pending.len() as i64 } else { 0 };
-    run.state.next_event - 1 + more
-}
-
-fn info(run: &Live, env: &Env<'_>) -> WorkflowExecutionInfo {
+fn info(run: &Live) -> WorkflowExecutionInfo {
     let state = &run.state;
     let info = &state.info;
     let execution =
@@ -92,7 +82,7 @@ fn info(run: &Live, env: &Env<'_>) -> WorkflowExecutionInfo {
         start_time: Some(Hlc(info.started_at).timestamp()),
         close_time: Hlc(state.closed_at).optional_timestamp(),
         status: state.status,
-        history_length: history_length(run, env),
+        history_length: state.next_event - 1,
         execution_time: Some(Hlc(execution_at(state)).timestamp()),
         memo: memo(state),
         search_attributes: search_attributes(state),
@@ -174,19 +164,17 @@ fn payload(kind: &'static str, value: &Value) -> Payload {
 }
 
 /// The task that waits or is held; a run that was terminated shows what waited then.
-fn pending_task(run: &Live) -> Option<PendingWorkflowTaskInfo> {
-    let task = run.state.workflow_task.as_ref()?;
-    let granted = run.overlay.grants.get(&task.scheduled).map(|grant| grant.at);
-    let started = granted.or((task.started != 0).then_some(Hlc(task.started_at)));
-    let shown = match started {
-        Some(_) => PendingWorkflowTaskState::Started,
-        None => PendingWorkflowTaskState::Scheduled,
+fn pending_task(state: &State) -> Option<PendingWorkflowTaskInfo> {
+    let task = state.workflow_task.as_ref()?;
+    let shown = match task.started {
+        0 => PendingWorkflowTaskState::Scheduled,
+        _ => PendingWorkflowTaskState::Started,
     };
     Some(PendingWorkflowTaskInfo {
         state: shown as i32,
         scheduled_time: Some(Hlc(task.scheduled_at).timestamp()),
         original_scheduled_time: Some(Hlc(task.original_scheduled_at).timestamp()),
-        started_time: started.map(Hlc::timestamp),
+        started_time: Hlc(task.started_at).optional_timestamp(),
         attempt: task.attempt as i32,
     })
 }

@@ -37,7 +37,7 @@ use prost::Message;
 use crate::change::Change;
 use crate::env::Env;
 use crate::ids::{ChangeSeq, EventId, Hlc, RunId, Uuid};
-use crate::input::{ActivityRef, Halt, Input, Reply, Target};
+use crate::input::{ActivityRef, Halt, HistoryOf, Input, Reply, Target};
 use crate::live::{Draft, Live, TaskType};
 use crate::reject::Rejection;
 use crate::rows::Dirty;
@@ -265,7 +265,7 @@ pub fn target(input: &Input) -> Target {
             in_chain(&r.first_execution_run_id, r.workflow_execution.as_ref())
         }
         Input::Terminate(r) => in_chain(&r.first_execution_run_id, r.workflow_execution.as_ref()),
-        Input::Describe { run } | Input::History { run } | Input::ResetSticky { run } => {
+        Input::Describe { run } | Input::History { run, .. } | Input::ResetSticky { run } => {
             run_or_current(*run)
         }
         Input::GrantWorkflowTask { run, .. }
@@ -331,8 +331,11 @@ fn dispatch(draft: &mut Draft, input: Input, env: &Env<'_>) -> Result<Reply, Hal
         Input::Signal(request) => signal::signal(draft, at, *request, env)?,
         Input::RequestCancel(request) => cancel::request(draft, at, *request, env)?,
         Input::Terminate(request) => close::terminate_requested(draft, at, *request, env)?,
-        Input::Describe { .. } => describe::describe(run(draft, at)?, env),
-        Input::History { .. } => describe::history(run(draft, at)?, env),
+        Input::Describe { .. } => describe::describe(writable(draft, at, env)?, env),
+        Input::History { of: HistoryOf::Events, .. } => {
+            describe::history(writable(draft, at, env)?, env)
+        }
+        Input::History { of: HistoryOf::Close, .. } => describe::history(run(draft, at)?, env),
         Input::GrantWorkflowTask { scheduled, stamp, poller, .. } => {
             workflow_task::grant(draft, scheduled, stamp, poller, env)
         }
@@ -378,7 +381,8 @@ fn run(draft: &mut Draft, at: Target) -> Result<&mut Live, Rejection> {
     draft.target().filter(|run| run.state.exists && !run.state.deleted).ok_or(refusal)
 }
 
-/// As [`run`], with its grants made durable: what follows may push.
+/// As [`run`], with its grants made durable: what follows may push, or shows what was granted, which
+/// no crash and no poller that went away may then undo.
 fn writable<'a>(
     draft: &'a mut Draft,
     at: Target,

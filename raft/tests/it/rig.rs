@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_engine::ids::Hlc;
-use holdfast_engine::input::{ActivityGrant, Started, WorkflowTaskGrant};
+use holdfast_engine::input::{ActivityGrant, HistoryOf, Started, WorkflowTaskGrant};
 use holdfast_engine::live::TaskType;
 use holdfast_engine::namespace::{NamespaceView, registration};
 use holdfast_engine::{Input, Reply};
@@ -18,10 +18,11 @@ use holdfast_proto::enums::{CommandType, EventType, TaskQueueKind};
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::taskqueue::TaskQueue;
 use holdfast_proto::workflowservice as rpc;
+use holdfast_raft::events::EventRange;
 use holdfast_raft::flusher::FlushOn;
 use holdfast_raft::host::{Clock, Host, SeededRng, Slew};
 use holdfast_raft::links::LoopLinks;
-use holdfast_raft::node::{EventRange, Node, NodeConfig, Poll};
+use holdfast_raft::node::{Node, NodeConfig, Poll};
 use holdfast_raft::rt::TaskGroup;
 use holdfast_raft::shard::{HistoryWait, SubmitError};
 use holdfast_storage::Direction;
@@ -221,7 +222,7 @@ impl Rig {
         let until = Instant::now();
         let view = self
             .node
-            .history(self.namespace.clone(), id, None, HistoryWait::None, until)
+            .history(self.namespace.clone(), id, None, HistoryOf::Events, HistoryWait::None, until)
             .await
             .expect("a history");
         let range = EventRange {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use holdfast_engine::ids::{ExecutionKey, Slot, Uuid};
-use holdfast_engine::input::ActivityRef;
+use holdfast_engine::input::{ActivityRef, HistoryOf};
 use holdfast_engine::live::TaskType;
 use holdfast_engine::namespace::{self};
 use holdfast_engine::{Code, Input, Reply};
@@ -39,7 +39,7 @@ fn no_answer_leaves_before_what_it_saw_is_synced() {
             rig.ask("w", start("w", "r1")),
             rig.ask("w", start("w", "r2")),
             rig.ask("w", Input::Describe { run: None }),
-            rig.ask("w", Input::History { run: None }),
+            rig.ask("w", Input::History { run: None, of: HistoryOf::Events }),
             rig.ask("w", signal("w", "s1")),
         ];
         settle().await;
@@ -311,7 +311,8 @@ fn a_history_read_waits_for_its_event() {
             let (node, namespace) = (rig.node.clone(), rig.namespace.clone());
             let until = Instant::now() + Duration::from_millis(ms);
             rig.tasks.spawn(async move {
-                node.history(namespace, "w", None, HistoryWait::Event(3), until).await
+                node.history(namespace, "w", None, HistoryOf::Events, HistoryWait::Event(3), until)
+                    .await
             })
         };
         let view = wait(300).await.expect("runs").expect("a view");

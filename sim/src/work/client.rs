@@ -126,11 +126,16 @@ impl Operation {
 
     async fn read(mut self, kind: Kind) {
         let (run, page) = (self.maybe_run(), reads::page_size(&mut self.rng));
-        let ask = Ask { shared: &self.shared, who: &self.who, id: &self.id, run, page };
+        let as_sdk = self.request.bytes().last().is_some_and(|digit| digit % 2 == 0);
+        let ask = Ask { shared: &self.shared, who: &self.who, id: &self.id, run, page, as_sdk };
         match kind {
             Kind::Describe => drop(reads::describe(&ask, &self.request).await),
             Kind::Read => drop(reads::read(&ask, &self.request).await),
-            Kind::ReadBack => reads::read_back(&ask, &self.request).await,
+            Kind::ReadBack => {
+                // Whatever one way showed, the other shows, too.
+                reads::read(&ask, &self.request).await;
+                reads::read_back(&ask, &self.request).await;
+            }
             Kind::Watch => reads::watch(&ask, &self.request).await,
             Kind::AwaitClose => reads::await_close(&ask, &self.request).await,
             Kind::List => reads::list(&ask, &self.request).await,

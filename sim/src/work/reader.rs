@@ -75,7 +75,14 @@ impl Workload {
 
 impl Reader {
     fn ask<'a>(&'a self, id: &'a Arc<str>, run: &str) -> Ask<'a> {
-        Ask { shared: &self.shared, who: &self.who, id, run: run.to_owned(), page: 0 }
+        Ask {
+            shared: &self.shared,
+            who: &self.who,
+            id,
+            run: run.to_owned(),
+            page: 0,
+            as_sdk: false,
+        }
     }
 
     /// All events of a run, asked for so often at most; `None` when nobody gives them.

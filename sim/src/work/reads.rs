@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
-use holdfast_proto::enums::{HistoryEventFilterType, PendingWorkflowTaskState};
+use holdfast_proto::enums::{EventType, HistoryEventFilterType};
 use holdfast_proto::history::history_event::Attributes as Event;
 use holdfast_proto::history::{History, HistoryEvent};
 use holdfast_proto::workflowservice as rpc;
+use prost::Message;
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, Request};
 
 use super::calls::{Answer, Patience, insist};
 use super::wire::{NAMESPACE, closes, execution};
@@ -44,6 +45,8 @@ pub(crate) struct Ask<'a> {
     /// Empty for the current run.
     pub(crate) run: String,
     pub(crate) page: i32,
+    /// Reads as SDKs do, who are shown a later attempt of a workflow task behind the last event.
+    pub(crate) as_sdk: bool,
 }
 
 /// The run that a history is of.
@@ -56,7 +59,7 @@ pub(crate) fn run_of(events: &[HistoryEvent]) -> Option<&str> {
 
 /// Whether the current run of an id is open; `None` when nobody could say.
 pub(crate) async fn is_open(shared: &Shared, who: &Arc<str>, id: &Arc<str>) -> Option<bool> {
-    let ask = Ask { shared, who, id, run: String::new(), page: 0 };
+    let ask = Ask { shared, who, id, run: String::new(), page: 0, as_sdk: false };
     match describe(&ask, "drain").await {
         Outcome::Ok(Told::Shown { closed, .. }) => closed.map(|closed| !closed),
         Outcome::Refused { code: Code::NotFound, .. } => Some(false),
@@ -71,13 +74,9 @@ pub(crate) async fn describe(ask: &Ask<'_>, request: &str) -> Outcome {
         Ok(shown) => {
             let info = shown.workflow_execution_info.unwrap_or_default();
             let run = info.execution.map_or_else(String::new, |it| it.run_id);
-            // A granted start is counted, and may never be written.
-            let granted = shown
-                .pending_workflow_task
-                .is_some_and(|task| task.state() == PendingWorkflowTaskState::Started);
-            let from = if granted { info.history_length - 2 } else { info.history_length };
+            let (from, to) = (info.history_length, info.history_length);
             let closed = Some(info.status != RUNNING);
-            Outcome::Ok(Told::Shown { run, from, to: info.history_length, closed })
+            Outcome::Ok(Told::Shown { run, from, to, closed })
         }
         Err(failed) => failed.outcome(),
     };
@@ -146,10 +145,22 @@ impl Ask<'_> {
         };
         let each = if wait { LONG } else { Patience::USUAL.each };
         let patience = Patience { each, ..Patience::USUAL };
-        insist(self.shared, self.who, self.id, patience, query, |front, request| async move {
-            front.get_workflow_execution_history(request).await
-        })
-        .await
+        let as_sdk = self.as_sdk;
+        let answer = insist(
+            self.shared,
+            self.who,
+            self.id,
+            patience,
+            query,
+            move |front, request| async move {
+                front.get_workflow_execution_history(signed(request, as_sdk)).await
+            },
+        )
+        .await;
+        if let Ok(page) = &answer.result {
+            weigh(self.shared, self.who, self.id, page.encoded_len(), page.history.as_ref());
+        }
+        answer
     }
 
     /// Checks a whole history against what anybody saw before, and gives what it tells.
@@ -166,6 +177,65 @@ impl Ask<'_> {
         let length = events.len() as i64;
         let closed = Some(events.last().is_some_and(closes));
         Told::Shown { run, from: length, to: length, closed }
+    }
+}
+
+/// The request of a read, by a person or an SDK.
+fn signed<Q>(mut request: Request<Q>, as_sdk: bool) -> Request<Q> {
+    if as_sdk {
+        request.metadata_mut().remove("client-name");
+    }
+    request
+}
+
+/// Puts a page behind those before it. What stood at their end and was not written is gone when the
+/// next page goes on in its place.
+fn join(events: &mut Vec<HistoryEvent>, page: Vec<HistoryEvent>) {
+    let goes_on =
+        |last: &HistoryEvent| page.first().is_none_or(|first| first.event_id == last.event_id + 1);
+    if !events.last().is_none_or(goes_on) {
+        events.truncate(written(events));
+    }
+    events.extend(page);
+}
+
+/// How many events of a history are written: an attempt above 1 at its end is not, and goes away when
+/// something else comes.
+fn written(events: &[HistoryEvent]) -> usize {
+    let attempt = |event: &HistoryEvent| match &event.attributes {
+        Some(Event::WorkflowTaskScheduledEventAttributes(a)) => a.attempt,
+        _ => 0,
+    };
+    match events {
+        [.., scheduled, started]
+            if started.event_type() == EventType::WorkflowTaskStarted && attempt(scheduled) > 1 =>
+        {
+            events.len() - 2
+        }
+        [.., scheduled] if attempt(scheduled) > 1 => events.len() - 1,
+        _ => events.len(),
+    }
+}
+
+/// An answer that holds events is not larger than it may be, be it a page or a task, unless it
+/// holds a single one. What a start of a task adds at the end is not counted among them.
+pub(crate) fn weigh(
+    shared: &Shared,
+    who: &str,
+    id: &Arc<str>,
+    bytes: usize,
+    history: Option<&History>,
+) {
+    let of_start = |event: &&HistoryEvent| {
+        let kind = event.event_type();
+        matches!(kind, EventType::WorkflowTaskScheduled | EventType::WorkflowTaskStarted)
+    };
+    let events = history.map_or(&[][..], |history| &history.events);
+    let tail = events.iter().rev().take(2).take_while(of_start).count();
+    let most = shared.scenario.sizes.page_bytes;
+    if bytes > most && events.len() - tail > 1 {
+        let text = format!("{who} got {} events in {bytes} bytes, more than {most}", events.len());
+        shared.found("V2", id, text);
     }
 }
 
@@ -198,13 +268,18 @@ pub(crate) async fn read(ask: &Ask<'_>, request: &str) -> Option<Vec<HistoryEven
     while pages.go_on() {
         let token = pages.token.clone();
         match ask.page(token, false, HistoryEventFilterType::AllEvent).await.result {
-            Ok(page) => pages.take(page.history, page.next_page_token),
+            Ok(page) => {
+                let mut events = std::mem::take(&mut pages.events);
+                join(&mut events, page.history.unwrap_or_default().events);
+                pages.take(Some(History { events }), page.next_page_token);
+            }
             Err(failed) => {
                 ask.end(op, Kind::Read, failed.outcome());
                 return None;
             }
         }
     }
+    pages.events.truncate(written(&pages.events));
     ask.end_read(op, Kind::Read, pages)
 }
 
@@ -226,7 +301,10 @@ pub(crate) async fn read_back(ask: &Ask<'_>, request: &str) {
             })
             .await;
         match answer.result {
-            Ok(page) => pages.take(page.history, page.next_page_token),
+            Ok(page) => {
+                weigh(ask.shared, ask.who, ask.id, page.encoded_len(), page.history.as_ref());
+                pages.take(page.history, page.next_page_token);
+            }
             Err(failed) => {
                 ask.end(op, Kind::ReadBack, failed.outcome());
                 return;
@@ -260,11 +338,12 @@ pub(crate) async fn watch(ask: &Ask<'_>, request: &str) {
         token = page.next_page_token;
         // Nothing new, or nothing more to come.
         is_whole = news.is_empty() || token.is_empty();
-        events.extend(news);
+        join(&mut events, news);
         if waited || is_whole {
             break;
         }
     }
+    events.truncate(written(&events));
     let mut told = ask.told(&events);
     if let Told::Shown { to, closed, .. } = &mut told
         && !is_whole
@@ -406,6 +485,44 @@ mod tests {
         assert_eq!(read(1), (1, true));
         assert_eq!(read(3), (3, true));
         assert_eq!(read(u32::MAX), (READ_PAGES as usize, false));
+    }
+
+    #[test]
+    fn a_later_attempt_at_the_end_is_not_written() {
+        use holdfast_proto::history::WorkflowTaskScheduledEventAttributes as Scheduled;
+        let scheduled = |attempt| {
+            let a = Box::new(Scheduled { attempt, ..Scheduled::default() });
+            let attributes = Some(Event::WorkflowTaskScheduledEventAttributes(a));
+            HistoryEvent { attributes, ..HistoryEvent::default() }
+        };
+        let other =
+            |kind: EventType| HistoryEvent { event_type: kind as i32, ..HistoryEvent::default() };
+        let (started, news) =
+            (other(EventType::WorkflowTaskStarted), other(EventType::WorkflowExecutionSignaled));
+        assert_eq!(written(&[]), 0);
+        assert_eq!(written(&[news.clone(), scheduled(1), started.clone()]), 3);
+        assert_eq!(written(&[news.clone(), scheduled(2), started.clone()]), 1);
+        assert_eq!(written(&[news.clone(), scheduled(2)]), 1);
+        assert_eq!(written(&[scheduled(2), started, news]), 3, "it is written by now");
+    }
+
+    #[test]
+    fn what_was_not_written_gives_way_to_the_next_page() {
+        use holdfast_proto::history::WorkflowTaskScheduledEventAttributes as Scheduled;
+        let event = |event_id| HistoryEvent { event_id, ..HistoryEvent::default() };
+        let later = |event_id| {
+            let a = Box::new(Scheduled { attempt: 2, ..Scheduled::default() });
+            let attributes = Some(Event::WorkflowTaskScheduledEventAttributes(a));
+            HistoryEvent { event_id, attributes, ..HistoryEvent::default() }
+        };
+        let joined = |page: Vec<HistoryEvent>| {
+            let mut events = vec![event(1), later(2)];
+            join(&mut events, page);
+            events.into_iter().map(|event| event.event_id).collect::<Vec<_>>()
+        };
+        assert_eq!(joined(vec![event(2), event(3)]), [1, 2, 3]);
+        assert_eq!(joined(vec![event(3)]), [1, 2, 3], "it was written");
+        assert_eq!(joined(Vec::new()), [1, 2]);
     }
 
     #[test]

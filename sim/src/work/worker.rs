@@ -13,6 +13,7 @@ use holdfast_proto::history::history_event::Attributes as Event;
 use holdfast_proto::taskqueue::{StickyExecutionAttributes, TaskQueue};
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::types::NodeId;
+use prost::Message;
 use prost_types::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -22,6 +23,7 @@ use super::attempts;
 use super::calls::{Failed, Patience, insist, one_call};
 use super::machine::Machine;
 use super::order::Order;
+use super::reads::weigh;
 use super::wire::{NAMESPACE, execution, failure, millis, queue, sticky};
 use super::{Eager, Shared, asked, lock};
 use crate::record::{Got, Kind, Moment, Outcome, Poll, Saw, Told};
@@ -153,6 +155,8 @@ async fn poll(worker: Arc<Worker>, node: NodeId, own: bool) {
                 );
                 shared.found("A6", &who.workflow_id, text);
             }
+            let id = task.workflow_execution.clone().unwrap_or_default().workflow_id.into();
+            weigh(&shared, &worker.name, &id, task.encoded_len(), task.history.as_ref());
         }
         match answer {
             Ok(task) if task.task_token.is_empty() => rest(&mut rng, polled, false).await,

@@ -30,7 +30,7 @@ use holdfast_proto::taskqueue::TaskQueue;
 use holdfast_proto::workflow::PendingActivityInfo;
 
 use crate::ids::{EventId, Hlc};
-use crate::live::{Live, TaskType};
+use crate::live::TaskType;
 use crate::rows::{BacklogRow, Dirty};
 use crate::validate::{duration, priority_level};
 use crate::workflow::State;
@@ -244,14 +244,12 @@ pub fn run_closed(state: &State, dirty: &mut Dirty) {
 }
 
 /// Pending activities as describe shows them, in the order in which they were scheduled.
-pub fn describe(run: &Live, now: Hlc) -> Vec<PendingActivityInfo> {
-    run.state.activities.iter().map(|(id, a)| pending(run, *id, a, now)).collect()
+pub fn describe(state: &State, now: Hlc) -> Vec<PendingActivityInfo> {
+    state.activities.values().map(|activity| pending(activity, now)).collect()
 }
 
-fn pending(run: &Live, id: EventId, activity: &Activity, now: Hlc) -> PendingActivityInfo {
-    let grant = run.overlay.grants.get(&id);
-    let started_at = grant.map_or(Hlc(activity.started_at), |grant| grant.at);
-    let started = started_at != Hlc::ZERO;
+fn pending(activity: &Activity, now: Hlc) -> PendingActivityInfo {
+    let started = activity.started_at != 0;
     let state = match (activity.cancel_requested, started) {
         (0, false) => PendingActivityState::Scheduled,
         (0, true) => PendingActivityState::Started,
@@ -264,13 +262,13 @@ fn pending(run: &Live, id: EventId, activity: &Activity, now: Hlc) -> PendingAct
         state: state as i32,
         heartbeat_details: activity.heartbeat_details.clone(),
         last_heartbeat_time: Hlc(activity.heartbeat_at).optional_timestamp(),
-        last_started_time: started_at.optional_timestamp(),
+        last_started_time: Hlc(activity.started_at).optional_timestamp(),
         attempt: activity.attempt as i32,
         maximum_attempts: activity.retry_policy.maximum_attempts,
         scheduled_time: Some(Hlc(activity.attempt_at).timestamp()),
         expiration_time: activity.expires().map(Hlc::timestamp),
         last_failure: activity.last_failure.clone(),
-        last_worker_identity: grant.map_or(&activity.identity, |grant| &grant.identity).clone(),
+        last_worker_identity: activity.identity.clone(),
         current_retry_interval: backing_off
             .then(|| holdfast_proto::duration(activity.retry_interval)),
         last_attempt_complete_time: Hlc(activity.answered_at).optional_timestamp(),

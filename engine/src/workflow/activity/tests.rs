@@ -443,7 +443,7 @@ fn cancel_of_a_running_activity_is_told_by_heartbeat() {
     rig.turn(vec![cancel_activity(5)]).expect("done");
     assert_eq!(rig.types(9), ["10 ActivityTaskCancelRequested"]);
     assert_eq!(rig.heartbeat(&task, None), Ok(Reply::Heartbeat { cancel_requested: true }));
-    let shown = super::describe(rig.run(), rig.world.now);
+    let shown = super::describe(&rig.run().state, rig.world.now);
     assert_eq!(shown[0].state(), PendingActivityState::CancelRequested);
     rig.cancel_activity(&task).expect("canceled");
     assert_eq!(
@@ -578,7 +578,7 @@ fn options_show_the_priority_and_no_types() {
             policy(10, 3).map(|p| RetryPolicy { non_retryable_error_types: types.clone(), ..p });
     });
     assert_eq!(rig.state().activities[&5].retry_policy.non_retryable_error_types, types);
-    let shown = super::describe(rig.run(), rig.world.now).remove(0).activity_options;
+    let shown = super::describe(rig.state(), rig.world.now).remove(0).activity_options;
     let shown = shown.expect("options");
     assert_eq!(shown.priority, Some(own));
     let policy = shown.retry_policy.expect("a policy");
@@ -597,7 +597,7 @@ fn a_closed_run_offers_nothing_and_still_shows() {
         assert_eq!(message(answer), "workflow execution already completed");
     }
     assert_eq!(super::deadline(rig.state()), None);
-    assert_eq!(super::describe(rig.run(), rig.world.now).len(), 1);
+    assert_eq!(super::describe(&rig.run().state, rig.world.now).len(), 1);
     let mut rig = scheduled(|_| ());
     rig.terminate();
     assert!(rig.run().rows.activities.is_empty());
@@ -608,7 +608,7 @@ fn shown_while_backing_off() {
     let mut rig = scheduled(|a| a.retry_policy = policy(10, 3));
     let task = polled(&mut rig);
     rig.fail_activity(&task, failure("one")).expect("retried");
-    let shown = super::describe(rig.run(), rig.world.now).remove(0);
+    let shown = super::describe(&rig.run().state, rig.world.now).remove(0);
     assert_eq!(shown.state(), PendingActivityState::Scheduled);
     assert_eq!((shown.attempt, shown.maximum_attempts), (2, 3));
     assert_eq!(shown.current_retry_interval, seconds(1));
@@ -618,7 +618,7 @@ fn shown_while_backing_off() {
     assert_eq!((shown.last_started_time, text(&shown.last_failure)), (None, "one".to_owned()));
     rig.pass(SECOND);
     polled(&mut rig);
-    let shown = super::describe(rig.run(), rig.world.now).remove(0);
+    let shown = super::describe(&rig.run().state, rig.world.now).remove(0);
     assert_eq!(
         (shown.state(), shown.current_retry_interval),
         (PendingActivityState::Started, None)

@@ -2,7 +2,7 @@
 
 use super::{complete_run, fail_task, idle, terminate, timer};
 use crate::ids::Uuid;
-use crate::input::{ActivityRef, Input, Poller, Reply, Target};
+use crate::input::{ActivityRef, HistoryOf, Input, Poller, Reply, Target};
 use crate::testing::{World, completion};
 use crate::token::TaskToken;
 use crate::workflow::target;
@@ -325,33 +325,95 @@ fn what_the_worker_saw_is_what_is_written() {
     assert_eq!(w.events()[5..], task.tail[..]);
 }
 
-#[test]
-fn history_shows_pending_starts_to_sdks() {
-    let mut w = World::new();
-    w.start();
-    let view = |w: &mut World| match w.decide(Input::History { run: None }) {
+/// What SDKs are shown behind the last event.
+fn transient(w: &mut World) -> Vec<String> {
+    match w.decide(Input::History { run: None, of: HistoryOf::Events }) {
         Ok(Reply::History(view)) => {
-            view.transient.iter().map(crate::testing::event_text).collect::<Vec<_>>()
+            assert_eq!(view.next_event, w.state().next_event, "where the rows end");
+            view.transient.iter().map(crate::testing::event_text).collect()
         }
         other => panic!("{other:?}"),
-    };
-    assert!(view(&mut w).is_empty());
+    }
+}
+
+#[test]
+fn sdks_are_shown_a_later_attempt_behind_the_last_event() {
+    let mut w = World::new();
+    w.start();
+    assert!(transient(&mut w).is_empty());
     let task = w.poll();
-    assert_eq!(view(&mut w), ["3 WORKFLOW_TASK_STARTED of 2 by worker"]);
-    w.flush();
-    assert!(view(&mut w).is_empty());
     fail_task(&mut w, &task.token);
-    assert_eq!(view(&mut w), ["5 WORKFLOW_TASK_SCHEDULED queue attempt 2 timeout 10s"]);
+    assert_eq!(transient(&mut w), ["5 WORKFLOW_TASK_SCHEDULED queue attempt 2 timeout 10s"]);
     w.poll();
     let both = [
         "5 WORKFLOW_TASK_SCHEDULED queue attempt 2 timeout 10s",
         "6 WORKFLOW_TASK_STARTED of 5 by ",
     ];
-    assert_eq!(view(&mut w), both);
+    assert_eq!(transient(&mut w), both);
     w.flush();
-    assert_eq!(view(&mut w), both);
+    assert_eq!(transient(&mut w), both);
+    // News wait in the buffer: nothing changes behind the last event.
+    w.signal("s", "r");
+    assert_eq!(transient(&mut w), both);
     super::terminate(&mut w, "");
-    assert!(view(&mut w).is_empty());
+    assert!(transient(&mut w).is_empty());
+}
+
+#[test]
+fn a_later_attempt_is_not_shown_behind_news() {
+    let news: [fn(&mut World); 2] = [|w| drop(w.signal("s", "r")), |w| drop(super::cancel(w, "c"))];
+    for news in news {
+        let mut w = World::new();
+        w.start();
+        let task = w.poll();
+        fail_task(&mut w, &task.token);
+        news(&mut w);
+        assert!(transient(&mut w).is_empty(), "it will be a first attempt, behind the news");
+        let task = w.poll();
+        assert_eq!((task.token.scheduled, task.token.attempt), (6, 1));
+        assert!(transient(&mut w).is_empty());
+        let written: Vec<_> = w.events()[5..].iter().map(crate::testing::event_text).collect();
+        let expected = [
+            "6 WORKFLOW_TASK_SCHEDULED queue attempt 1 timeout 10s",
+            "7 WORKFLOW_TASK_STARTED of 6 by worker",
+        ];
+        assert_eq!(written, expected);
+    }
+}
+
+#[test]
+fn a_start_that_a_reader_is_shown_is_durable() {
+    let readers =
+        [Input::History { run: None, of: HistoryOf::Events }, Input::Describe { run: None }];
+    for reader in readers {
+        let mut w = World::new();
+        w.start();
+        let task = w.poll();
+        let start_id = Uuid::from_slice(&task.token.start_id).expect("an id");
+        assert_eq!(w.events().len(), 2, "a grant alone writes nothing");
+        assert!(w.decide(reader).is_ok());
+        assert_eq!(w.events().last(), task.tail.last());
+        // Neither a poller that went away nor a crash takes it back.
+        let run = w.current();
+        assert_eq!(w.decide(Input::Revoke { run, start_id }), Ok(Reply::Gone));
+        assert!(w.live().overlay.grants.is_empty());
+        assert_eq!(w.state().workflow_task.as_ref().map(|task| task.started), Some(3));
+    }
+}
+
+#[test]
+fn a_wait_for_the_end_makes_nothing_durable() {
+    let mut w = World::new();
+    w.start();
+    w.poll();
+    w.forget();
+    w.say(Input::History { run: None, of: HistoryOf::Close });
+    w.expect(
+        "
+> 0.000 history
+=> history to 2, 0 transient
+",
+    );
 }
 
 #[test]

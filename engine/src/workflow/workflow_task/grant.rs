@@ -307,25 +307,21 @@ pub fn complete(
     run.event(env, Attributes::WorkflowTaskCompletedEventAttributes(Box::new(attributes)))
 }
 
-/// What history shows behind its last event to SDKs: a start that is not durable yet, and the
-/// task of an attempt above 1, whose worker is not named.
-pub fn transient_events(run: &Live, limits: &Limits) -> Vec<HistoryEvent> {
-    let state = &run.state;
-    let Some(task) = state.workflow_task.as_ref().filter(|_| state.is_open()) else {
+/// What SDKs are shown behind the last event: the task of an attempt above 1, whose worker is not
+/// named. Nothing once news came while it waited: it will be a first attempt behind the news.
+pub fn transient_events(state: &State, limits: &Limits) -> Vec<HistoryEvent> {
+    let task = state.workflow_task.as_ref();
+    let Some(task) = task.filter(|task| state.is_open() && task.attempt > 1) else {
         return Vec::new();
     };
     let plan = Plan::of(state, task);
-    let mut start = match run.overlay.grants.get(&task.scheduled) {
-        Some(grant) => Start::of(grant),
-        None if task.started != 0 && task.attempt > 1 => Start::durable(task),
-        None if task.started == 0 && task.attempt > 1 => {
-            return vec![plan.scheduled_event(state, task, Hlc(task.scheduled_at))];
-        }
-        None => return Vec::new(),
-    };
-    if plan.attempt > 1 {
-        (start.identity, start.build_id) = ("", "");
+    if plan.renewed {
+        return Vec::new();
     }
+    if task.started == 0 {
+        return vec![plan.scheduled_event(state, task, Hlc(task.scheduled_at))];
+    }
+    let start = Start { identity: "", build_id: "", ..Start::durable(task) };
     plan.events(state, task, &start, limits)
 }
 
