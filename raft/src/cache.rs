@@ -146,6 +146,18 @@ impl Cache {
         }
     }
 
+    /// How many executions have outstanding grants, and how many changes beyond entry `applied`.
+    pub(crate) fn unsettled(&self, applied: u64) -> (usize, usize) {
+        let granted =
+            |held: &&Cached| held.runs.values().any(|run| !run.live.overlay.grants.is_empty());
+        let behind = |pending: &VecDeque<Pending>| pending.iter().any(|it| it.entry > applied);
+        let changed = |held: &&Cached| {
+            behind(&held.pending) || held.runs.values().any(|run| behind(&run.pending))
+        };
+        let held = self.held.values();
+        (held.clone().filter(granted).count(), held.filter(changed).count())
+    }
+
     fn make_room(&mut self, applied: u64) {
         /// How many that may not leave are passed over before giving up for now.
         const PASSED: usize = 64;
@@ -208,8 +220,10 @@ mod tests {
         cache.put(key(0), cached, 2);
         cache.settle(&key(0), 2);
         assert_eq!(cache.held[&key(0)].pending.len(), 1);
+        assert_eq!(cache.unsettled(2), (0, 1));
         cache.settle(&key(0), 3);
         assert!(cache.held[&key(0)].pending.is_empty());
+        assert_eq!(cache.unsettled(3), (0, 0));
     }
 
     #[test]

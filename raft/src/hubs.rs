@@ -243,6 +243,12 @@ impl Hubs {
         self.lock().hubs.worker_shut_down(hub);
     }
 
+    /// How many polls wait or are lent to a shard.
+    pub(crate) fn polls(&self) -> usize {
+        let held = self.lock();
+        held.hubs.pollers().max(held.waiting.len())
+    }
+
     /// Who polled a queue lately.
     pub(crate) fn pollers(&self, hub: &HubKey) -> Vec<PollerInfo> {
         let now = self.clock.now();

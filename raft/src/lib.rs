@@ -2,6 +2,7 @@
 
 mod admission;
 mod cache;
+pub mod census;
 mod clocks;
 pub mod config;
 mod deadlines;

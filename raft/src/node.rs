@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::census::Census;
 use crate::events::{self, EventRange};
 use crate::flusher::{FlushPlan, Flusher};
 use crate::group::{Group, GroupError};
@@ -482,6 +483,18 @@ impl Node {
     pub fn sticky_shutdown(&self, namespace: NamespaceId, queue: &str) {
         let task = TaskType::Workflow;
         self.0.hubs.sticky_shutdown(&HubKey { namespace, queue: queue.into(), task });
+    }
+
+    /// What this node holds in memory for callers and on top of its tables. It asks the loop of
+    /// every shard that this node leads, which looks at all that it has in memory.
+    pub fn census(&self) -> BoxFuture<'_, Census> {
+        Box::pin(async move {
+            let mut census = Census { polls: self.0.hubs.polls(), ..Census::default() };
+            for inbox in &self.0.inboxes {
+                census.add(&inbox.census().await);
+            }
+            census
+        })
     }
 
     /// Syncs of this node's log so far.

@@ -30,7 +30,9 @@ impl Waits {
         }
         let (wake, woken) = oneshot::channel();
         let parked = self.parked.entry(run).or_default();
+        let before = parked.len();
         parked.retain(|waiting| !waiting.is_closed());
+        self.count -= before - parked.len();
         parked.push(wake);
         self.count += 1;
         Some(woken)
@@ -49,6 +51,11 @@ impl Waits {
     pub(crate) fn wake_all(&mut self) {
         self.parked.clear();
         self.count = 0;
+    }
+
+    /// How many polls are parked, those that went away included.
+    pub(crate) fn count(&self) -> usize {
+        self.count
     }
 
     /// Forgets polls that went away.
@@ -78,6 +85,17 @@ mod tests {
         assert!(matches!(second.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
         waits.wake_all();
         assert!(matches!(second.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+    }
+
+    #[test]
+    fn whoever_went_away_is_not_counted() {
+        let mut waits = Waits::default();
+        for _ in 0..3 {
+            drop(waits.park(Uuid::NIL));
+        }
+        assert_eq!(waits.count(), 1, "the last, as nobody looked since");
+        waits.wake(Uuid::NIL);
+        assert_eq!(waits.count(), 0);
     }
 
     #[test]

@@ -84,6 +84,11 @@ pub struct Hubs<P, S> {
 }
 
 impl<P: Copy + Ord, S: Copy + Ord> Hubs<P, S> {
+    /// How many pollers wait or are offered, over all queues.
+    pub fn pollers(&self) -> usize {
+        self.total
+    }
+
     /// No hubs. Workers that polled before this node was started have until `grace_until` to come
     /// back to their sticky queues.
     pub fn new(limits: MatchingLimits, grace_until: Hlc) -> Hubs<P, S> {

@@ -156,7 +156,7 @@ pub(crate) struct Work {
 
 /// An answer that is held until what it rests on is committed (DESIGN 3.1).
 #[derive(Debug)]
-struct Held {
+pub(crate) struct Held {
     to: ReplyTo,
     result: Result<Reply, Rejection>,
     parked: Option<oneshot::Receiver<()>>,
@@ -174,12 +174,12 @@ struct RunEffects {
 
 /// What one decision, or a whole entry, has written and entails.
 #[derive(Debug, Default)]
-struct Batch {
-    drafts: Vec<EntryDraft>,
+pub(crate) struct Batch {
+    pub(crate) drafts: Vec<EntryDraft>,
     bytes: usize,
     moves: Vec<(CounterKey, i64)>,
     effects: Vec<RunEffects>,
-    held: Vec<Held>,
+    pub(crate) held: Vec<Held>,
 }
 
 impl Batch {
@@ -209,10 +209,10 @@ impl Batch {
 
 /// An entry that was proposed and is not applied yet.
 #[derive(Debug)]
-struct InFlight {
+pub(crate) struct InFlight {
     number: u64,
     effects: Vec<RunEffects>,
-    held: Vec<Held>,
+    pub(crate) held: Vec<Held>,
 }
 
 /// A shard as this node takes part in it, across reigns.
@@ -232,7 +232,7 @@ pub(crate) struct Leading {
 }
 
 /// Everything a leader knows during one reign.
-struct Serving {
+pub(crate) struct Serving {
     shard: ShardId,
     group: GroupId,
     host: Host,
@@ -246,18 +246,18 @@ struct Serving {
     /// Entries proposed in this reign; the next has seq `proposed`.
     proposed: u64,
     /// Entries of this reign that are applied.
-    applied: u64,
-    cache: Cache,
+    pub(crate) applied: u64,
+    pub(crate) cache: Cache,
     /// Entries that are full, in order: they wait for a place in the pipeline.
-    sealed: VecDeque<Batch>,
+    pub(crate) sealed: VecDeque<Batch>,
     /// The entry that is being filled.
-    batch: Batch,
+    pub(crate) batch: Batch,
     /// Entries that were proposed, in order.
-    in_flight: VecDeque<InFlight>,
+    pub(crate) in_flight: VecDeque<InFlight>,
     /// Answers without a change of their own that wait for a read index.
-    reads: Vec<Held>,
+    pub(crate) reads: Vec<Held>,
     /// Runs with grants that are not durable.
-    grants: BTreeSet<(ExecutionKey, RunId)>,
+    pub(crate) grants: BTreeSet<(ExecutionKey, RunId)>,
     first_grant: Hlc,
     wheel: Wheel,
     /// Deadline rows before this key are gone (A16).
@@ -270,6 +270,6 @@ struct Serving {
     /// Queues by when their next task of the future may go out.
     delayed: BTreeSet<(Hlc, QueueKey)>,
     counters: BTreeMap<CounterKey, i64>,
-    waits: Waits,
+    pub(crate) waits: Waits,
     quarantined: BTreeSet<ExecutionKey>,
 }

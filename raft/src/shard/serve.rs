@@ -11,7 +11,7 @@ use holdfast_engine::{Code, Input, Rejection, Reply};
 use holdfast_storage::StorageError;
 use holdfast_storage::tables::deadline::DeadlineKey;
 use holdfast_storage::tables::{Key, ShardId};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::row_ops;
@@ -20,6 +20,7 @@ use super::{
     Work, hand_out,
 };
 use crate::admission::{Admission, Class, Refused, Waiting};
+use crate::census::Census;
 use crate::deadlines::Deadline;
 use crate::entry::{EntryBytes, ShardEntry};
 use crate::group::Group;
@@ -35,6 +36,8 @@ enum Message {
     Offer(Box<LentPoller>),
     /// A task that was handed over by this start, to a poll that was over.
     Return(Box<TaskRef>, Uuid),
+    /// Somebody counts what is held.
+    Census(oneshot::Sender<Census>),
 }
 
 /// The inbox of a shard on this node. Open only while this node leads the shard.
@@ -125,6 +128,30 @@ impl Inbox {
         }
     }
 
+    /// What waits here and what the shard's leader holds; nothing when that is another node.
+    pub(crate) async fn census(&self) -> Census {
+        let (sender, counted) = oneshot::channel();
+        let waiting = Waiting {
+            key: ExecutionKey::workflow(Uuid::NIL, ""),
+            class: Class::Internal,
+            bytes: 0,
+            work: Message::Census(sender),
+        };
+        let inputs = {
+            let mut held = self.lock();
+            if !held.open {
+                return Census::default();
+            }
+            let inputs = held.admission.len();
+            // Internal work is never refused.
+            let _ = held.admission.push(waiting);
+            inputs
+        };
+        self.wake.notify_one();
+        let held = counted.await.unwrap_or_default();
+        Census { inputs, ..held }
+    }
+
     fn pop(&self) -> Option<Message> {
         self.lock().admission.pop().map(|waiting| waiting.work)
     }
@@ -147,7 +174,7 @@ impl Inbox {
                     ReplyTo::Poller(poller, _) => drop(poller.sender.send(Err(NO_LEADER))),
                 },
                 Message::Offer(poller) => drop(poller.sender.send(Err(NO_LEADER))),
-                Message::Return(..) => {}
+                Message::Return(..) | Message::Census(_) => {}
             }
         }
     }
@@ -444,6 +471,10 @@ impl Serving {
                 Some(Message::Work(work)) => self.work(*work)?,
                 Some(Message::Offer(poller)) => self.offered(*poller)?,
                 Some(Message::Return(task, start_id)) => self.returned(&task, start_id)?,
+                Some(Message::Census(to)) => {
+                    // Whoever counts may have gone.
+                    let _ = to.send(self.census());
+                }
                 None => break,
             }
         }
