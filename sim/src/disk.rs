@@ -11,6 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_raft::types::NodeId;
 use holdfast_storage::memory::{MemoryLog, MemoryStore};
+use holdfast_storage::tables::Key;
+use holdfast_storage::tables::meta::{Applied, AppliedKey};
 use holdfast_storage::{Done, GroupId, Log, LogEntry, LogState, Op, StorageError, Store, View};
 use tokio::sync::{Notify, watch};
 use xxhash_rust::xxh3::Xxh3;
@@ -198,7 +200,9 @@ impl Disk {
             world: world.clone(),
             node,
             memory: Arc::clone(&self.store),
+            log: Arc::clone(&self.log),
             trouble: Arc::clone(&self.trouble),
+            ahead: Mutex::default(),
         };
         (Arc::new(log), Arc::new(store))
     }
@@ -359,10 +363,35 @@ pub struct SimStore {
     world: Weak<Shared>,
     node: NodeId,
     memory: Arc<MemoryStore>,
+    log: Arc<MemoryLog>,
     trouble: Arc<Trouble>,
+    /// How the last write to the tables went further than the log, if it did.
+    ahead: Mutex<Option<(GroupId, String)>>,
 }
 
 impl SimStore {
+    fn ahead(&self) -> MutexGuard<'_, Option<(GroupId, String)>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tables never hold an entry that the log of the same disk lacks (S1): says so of the write
+    /// before this one, and looks at this one. Only a snapshot, which is flushed before anything
+    /// else is written, brings what the log never had; see [`Store::flush`].
+    fn outran(&self, batch: &[Op]) -> Option<(GroupId, String)> {
+        let outruns = batch.last().and_then(|last| self.outruns(last));
+        std::mem::replace(&mut *self.ahead(), outruns)
+    }
+
+    /// The row that says how far a group has applied is the last of a batch of entries.
+    fn outruns(&self, last: &Op) -> Option<(GroupId, String)> {
+        let Op::Put { key, value } = last else { return None };
+        let group = AppliedKey::decode(key).ok()?.group;
+        let (_, index) = Applied::from_value(value.clone()).ok()?.last?;
+        let synced = self.log.synced(group).map(|(_, index)| index);
+        let text = format!("entry {index} is in the tables, the log has synced up to {synced:?}");
+        synced.is_none_or(|synced| synced < index).then_some((group, text))
+    }
+
     fn die(&self, at: &'static str) -> StorageError {
         if let Some(world) = self.world.upgrade() {
             world.crash(self.node, at);
@@ -394,6 +423,11 @@ impl Store for SimStore {
         }
         let (count, hash) = (batch.len(), digest(&batch));
         let (world, node) = (self.world.upgrade(), self.node);
+        if let Some((group, text)) = self.outran(&batch)
+            && let Some(world) = &world
+        {
+            world.violation("S1", &format!("node {node}, group {group}"), text);
+        }
         let noted = world.as_ref().filter(|world| world.trace.takes_notes());
         let noted = noted.map(|world| (world, batch.clone()));
         self.memory.apply(batch)?;
@@ -414,6 +448,8 @@ impl Store for SimStore {
     }
 
     fn flush(&self) -> Result<(), StorageError> {
+        // It was a snapshot: its entries are durable without the log.
+        *self.ahead() = None;
         let burns = self.trouble.burns_flush();
         if burns == Some(false) {
             // A failed flush would end the process; this one is dead already.
@@ -463,6 +499,26 @@ mod tests {
         let last = log.state(1).expect("reads").last.map(|(_, index)| index);
         assert_eq!(last, Some(1 + keep as u64));
         assert_eq!(store.view().get(&key).expect("reads"), Some(Bytes::from_static(b"kept")));
+    }
+
+    #[test]
+    fn tables_before_their_log_are_seen_unless_they_are_a_snapshot() {
+        let mut disk = Disk::new(1, 1, DiskPlan::default());
+        let (log, store) = disk.open(&Weak::new(), 1);
+        log.append(1, vec![entry(1), entry(2)], Box::new(|_| {}));
+        let applied = |index| {
+            let row = Applied { last: Some((1, index)), ..Applied::default() };
+            vec![Op::Put { key: AppliedKey { group: 1 }.encode(), value: row.to_value() }]
+        };
+        assert_eq!(store.outran(&applied(1)), None, "nothing was written before");
+        let (group, text) = store.outran(&applied(2)).expect("entry 1 is not synced");
+        assert!(group == 1 && text.starts_with("entry 1 is in the tables"), "{text}");
+        store.flush().expect("flushes");
+        assert_eq!(store.outran(&applied(1)), None, "what came before was a snapshot");
+        store.flush().expect("flushes");
+        log.memory.release_all();
+        store.outran(&applied(2));
+        assert_eq!(store.outran(&applied(2)), None, "both are synced");
     }
 
     #[test]
