@@ -26,6 +26,9 @@ use crate::{judge, logs, work};
 /// How long the nodes get to come up before faults begin.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// How much longer than the longest long poll a node may hold something for callers that are gone.
+const ALONE: Duration = Duration::from_secs(10);
+
 /// How long healed nodes get to come up.
 const COME_BACK: Duration = Duration::from_secs(60);
 
@@ -147,7 +150,7 @@ async fn simulate(
     let world = Shared::new(seed, Arc::clone(&scenario), trace.clone());
     let doors = Doors(Arc::clone(&world));
     world.start_all();
-    let load = work::start(doors.clone(), Arc::clone(&scenario), seed, trace.clone());
+    let mut load = work::start(doors.clone(), Arc::clone(&scenario), seed, trace.clone());
     tokio::time::sleep(SETTLE).await;
 
     let faults = scenario.fault.clone().unwrap_or_else(|| faults::schedule(seed, &scenario));
@@ -179,6 +182,8 @@ async fn simulate(
     // Nothing is left in the tables after the runs are retired; A8 is about that time all the same.
     let tables = notes.then(|| Account::read_tables(&doors, scenario.shards));
     trace.note(|| What::Judged);
+    load.leave().await;
+    alone(&world).await;
     if open.is_empty() {
         let is_known = judged.iter().any(|one| one.rule == "L3");
         retire(&world, &load, is_known).await;
@@ -191,6 +196,32 @@ async fn simulate(
     trace.flush()?;
     let report = Report { seed, drain_ms, ..report(&world, &load, &trace, judged) };
     Ok((report, account))
+}
+
+/// Nobody calls any more: waits until no node holds anything for anybody, as long as the longest
+/// long poll and something more (S2).
+async fn alone(world: &Arc<Shared>) {
+    let sizes = &world.scenario.sizes;
+    let longest = Duration::from_millis(sizes.poll_ms.max(sizes.history_wait_ms));
+    let until = tokio::time::Instant::now() + longest + ALONE;
+    let mut nodes = BTreeMap::new();
+    loop {
+        for node in world.node_ids() {
+            let Some(up) = world.up(node) else { continue };
+            let (tasks, up) = (Arc::clone(&up.tasks), up.node);
+            let asked = tasks.spawn(async move { up.census().await });
+            let census = tokio::time::timeout(ALONE, asked).await;
+            nodes.insert(node, census.ok().and_then(Result::ok));
+        }
+        let held = nodes.values().any(|census| census.is_none_or(|census| !census.is_empty()));
+        if !held || tokio::time::Instant::now() >= until {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    for found in judge::left(&nodes) {
+        world.violation(found.rule, &found.key, found.text);
+    }
 }
 
 /// What is known when everything is over.

@@ -12,6 +12,7 @@ use holdfast_proto::workflowservice as rpc;
 use prost_types::Timestamp;
 use tokio::time::sleep;
 
+use super::c2::{Contents, Sought};
 use super::evidence::{Evidence, RunHistory, Shown};
 use super::tables;
 use super::{Findings, NodeRows, Violation};
@@ -47,7 +48,7 @@ pub(super) async fn collect(
     evidence.nodes = rows(doors, scenario.shards, findings);
     evidence.lengths = workload.lengths();
     evidence.beats = workload.beats();
-    let mut dumb = BTreeSet::new();
+    let (mut dumb, mut contents) = (BTreeSet::new(), BTreeMap::new());
     for (run, id) in runs(&evidence, workload) {
         // Where a shard is gone for good every question takes its time, and one answer says it all.
         if dumb.contains(&id) {
@@ -66,11 +67,12 @@ pub(super) async fn collect(
             }
         }
         if let Some(info) = reader.describe(&id, &run).await {
-            let shown = shown(&info);
-            evidence.described.insert(run, shown);
+            contents.insert(run.clone(), Contents::of(&info));
+            evidence.described.insert(run, shown(&info));
         }
     }
-    evidence.listed = list(&reader, findings).await;
+    evidence.contents.push(("describe", contents));
+    lists(&reader, &mut evidence, findings).await;
     evidence.counted = count(&reader).await;
     evidence.operations = workload.record().operations();
     evidence.polls = workload.record().polls();
@@ -142,25 +144,44 @@ fn shown(info: &WorkflowExecutionInfo) -> Shown {
     }
 }
 
-/// Every run by list; `None` when no node can list, because none leads every shard.
-async fn list(reader: &Reader, findings: &mut Findings) -> Option<BTreeMap<String, Shown>> {
+/// The runs that lists show, without a question and with each of those that there are.
+async fn lists(reader: &Reader, evidence: &mut Evidence, findings: &mut Findings) {
+    let Some(all) = list(reader, "", findings).await else { return };
+    let shown = |(run, info): (&String, &WorkflowExecutionInfo)| (run.clone(), shown(info));
+    evidence.listed = Some(all.iter().map(shown).collect());
+    let of = |(run, info): (&String, &WorkflowExecutionInfo)| (run.clone(), Contents::of(info));
+    evidence.contents.push(("the list", all.iter().map(of).collect()));
+    for sought in Sought::all() {
+        if let Some(found) = list(reader, &sought.query(), findings).await {
+            evidence.sought.push((sought, found.into_keys().collect()));
+        }
+    }
+}
+
+/// Every run that a query finds; `None` when no node can list, because none leads every shard.
+async fn list(
+    reader: &Reader,
+    query: &str,
+    findings: &mut Findings,
+) -> Option<BTreeMap<String, WorkflowExecutionInfo>> {
     let mut listed = BTreeMap::new();
     let mut token = Bytes::new();
     for _ in 0..PAGES {
-        let query = rpc::ListWorkflowExecutionsRequest {
+        let request = rpc::ListWorkflowExecutionsRequest {
             namespace: wire::NAMESPACE.to_owned(),
+            query: query.to_owned(),
             page_size: PAGE,
             next_page_token: token,
             ..rpc::ListWorkflowExecutionsRequest::default()
         };
         let page = reader
-            .try_once(query, |front, request| async move {
+            .try_once(request, |front, request| async move {
                 front.list_workflow_executions(request).await
             })
             .await?;
-        for info in &page.executions {
+        for info in page.executions {
             let run = info.execution.as_ref().map_or_else(String::new, |it| it.run_id.clone());
-            listed.insert(run, shown(info));
+            listed.insert(run, info);
         }
         token = page.next_page_token;
         if token.is_empty() {

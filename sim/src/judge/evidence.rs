@@ -1,11 +1,12 @@
 //! What a judge sees, and how it finds things in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::history::history_event::Attributes as Event;
 
+use super::c2::{Contents, Sought};
 use super::tables::NodeRows;
 use super::timeline::Timeline;
 use crate::record::{Kind, Moment, Operation, Outcome, Poll, Told};
@@ -48,6 +49,10 @@ pub struct Evidence {
     pub described: BTreeMap<String, Shown>,
     /// What lists say at the end, by run id; `None` when nobody could list.
     pub listed: Option<BTreeMap<String, Shown>>,
+    /// What describe and lists show of memos and search attributes at the end, by run id.
+    pub contents: Vec<(&'static str, BTreeMap<String, Contents>)>,
+    /// What lists that ask for something find at the end: run ids.
+    pub sought: Vec<(Sought, BTreeSet<String>)>,
     /// What count says at the end; `None` when nobody could count.
     pub counted: Option<i64>,
     /// The tables of the nodes that are up.

@@ -22,6 +22,8 @@ mod a5;
 mod a6;
 mod a7;
 mod a8;
+mod c1;
+mod c2;
 mod collect;
 mod evidence;
 mod h3;
@@ -33,6 +35,7 @@ mod l2;
 mod l3;
 mod model;
 mod r13;
+mod s2;
 mod t1;
 mod t2;
 mod t4;
@@ -52,8 +55,10 @@ use crate::scenario::Scenario;
 use crate::work::Workload;
 
 pub use a8::{Remains, Sighting, afterwards, rows_of_runs};
+pub use c2::{Contents, Sought};
 pub use evidence::{Evidence, RunHistory};
 pub(crate) use evidence::{leaves_marks, request_of};
+pub use s2::left;
 pub(crate) use tables::applied;
 pub use tables::{GroupRows, NodeRows};
 pub use timeline::{Bound, Timeline};
@@ -73,13 +78,15 @@ pub struct Violation {
 type Rule = fn(&Evidence, &mut Findings);
 
 /// Every rule that looks at the end, by id.
-const RULES: [(&str, Rule); 22] = [
+const RULES: [(&str, Rule); 24] = [
     ("A1", a1::check),
     ("A2", a2::check),
     ("A4", a4::check),
     ("A5", a5::check),
     ("A6", a6::check),
     ("A7", a7::check),
+    ("C1", c1::check),
+    ("C2", c2::check),
     ("H3", h3::check),
     ("H4", h4::check),
     ("H5", h5::check),

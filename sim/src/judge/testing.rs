@@ -12,6 +12,7 @@ use holdfast_proto::history::*;
 use super::{Evidence, Findings, RunHistory};
 use crate::record::{Asked, Kind, Moment, Operation, Outcome, Policies, Saw, Told};
 use crate::work::wire::{self, millis, text};
+use crate::work::{gifts, order};
 
 const MS: u64 = 1_000_000;
 
@@ -233,6 +234,37 @@ impl Builder<'_> {
 
     pub(super) fn started(self, request: &str) -> Self {
         self.started_with_timeout(request, 0)
+    }
+
+    /// A start as clients make it, with all that they give.
+    pub(super) fn given(self, request: &str) -> Self {
+        let started = self.started(request);
+        if let Some(event) = started.run.events.last_mut()
+            && let Some(Event::WorkflowExecutionStartedEventAttributes(a)) = &mut event.attributes
+        {
+            a.input = Some(gifts::values("1", request, "input"));
+            a.memo = Some(gifts::memo(request));
+            a.header = Some(gifts::header(request));
+            a.search_attributes = Some(gifts::attributes(request));
+        }
+        started
+    }
+
+    /// What a program changes of the memo and of the search attributes of its run.
+    pub(super) fn upserted(self, value: &str) -> Self {
+        let (memo, fields) = (order::memo(value), order::attributes(value));
+        let attributes = WorkflowPropertiesModifiedEventAttributes {
+            upserted_memo: Some(memo),
+            ..WorkflowPropertiesModifiedEventAttributes::default()
+        };
+        let attributes = Event::WorkflowPropertiesModifiedEventAttributes(Box::new(attributes));
+        let changed = self.push(EventType::WorkflowPropertiesModified, attributes);
+        let attributes = UpsertWorkflowSearchAttributesEventAttributes {
+            search_attributes: Some(fields),
+            ..UpsertWorkflowSearchAttributesEventAttributes::default()
+        };
+        let attributes = Event::UpsertWorkflowSearchAttributesEventAttributes(Box::new(attributes));
+        changed.push(EventType::UpsertWorkflowSearchAttributes, attributes)
     }
 
     pub(super) fn started_with_timeout(self, request: &str, ms: u64) -> Self {

@@ -14,10 +14,10 @@ use prost_types::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::calls::{Answer, Failed, Patience, insist, one_call};
-use super::lock;
 use super::program::{End, Job};
 use super::wire::{NAMESPACE, queue, text, text_of};
 use super::worker::{Worker, poll_time, rest};
+use super::{gifts, lock};
 use crate::record::{Asked, Got, Kind, Moment, Outcome, Policies, Told};
 use crate::rng::Rng;
 
@@ -186,6 +186,11 @@ impl Attempt<'_> {
             );
             shared.found("T5", &self.id, text);
         }
+        if task.header != Some(gifts::header(&text_of(task.input.as_ref()))) {
+            let (name, activity) = (&self.worker.name, &self.activity);
+            let text = format!("{name} was handed {activity} without the header it was given");
+            shared.found("C1", &self.id, text);
+        }
         self.check_details(&text_of(task.heartbeat_details.as_ref()));
         if task.priority.as_ref().is_some_and(|it| !matches!(it.priority_key, 0 | 3)) {
             shared.took("attempt with a priority");
@@ -195,7 +200,7 @@ impl Attempt<'_> {
     /// The details of the last acknowledged heartbeat of an earlier attempt come along.
     fn check_details(&self, details: &str) {
         let shared = &self.worker.shared;
-        let known = lock(&shared.beats).get(&self.key()).copied();
+        let known = lock(&shared.beats).get(&self.key()).map(|(beat, _)| *beat);
         let told = parse_beat(&self.activity, details);
         if told.is_some_and(|told| told.0 < self.number) {
             shared.took("attempt with an earlier heartbeat");
@@ -256,7 +261,8 @@ impl Attempt<'_> {
             Err(Failed::Unknown | Failed::NotSent) => None,
         };
         if let Some(Ok(_)) = beaten {
-            lock(&shared.beats).insert(self.key(), (self.number, self.beats));
+            let beat = ((self.number, self.beats), shared.record.moment());
+            lock(&shared.beats).insert(self.key(), beat);
         }
         let stop = beaten == Some(Ok(true));
         self.end(op, Kind::Heartbeat, &request, answer, Told::Beat(stop));
@@ -277,7 +283,8 @@ impl Attempt<'_> {
     async fn completed(&self, by_id: bool) -> bool {
         let shared = &self.worker.shared;
         let request = self.worker.answer_name("a");
-        let result = text(&format!("{}#{}", self.activity, self.number));
+        let result = format!("{}#{}", self.activity, self.number);
+        let result = gifts::values(&result, &request, "result");
         let op = shared.begin(self.asked(Kind::CompleteActivity, &request));
         let who = &self.worker.name;
         if by_id {
@@ -320,7 +327,7 @@ impl Attempt<'_> {
         let query = rpc::RespondActivityTaskFailedRequest {
             namespace: NAMESPACE.to_owned(),
             task_token: self.token.clone(),
-            failure: end.failure(),
+            failure: end.failure(&request),
             last_heartbeat_details: with_details.then(|| self.details()),
             identity: request.clone(),
             ..rpc::RespondActivityTaskFailedRequest::default()
@@ -331,7 +338,8 @@ impl Attempt<'_> {
         })
         .await;
         if self.end(op, Kind::FailActivity, &request, answer, Told::Done) && with_details {
-            lock(&shared.beats).insert(self.key(), (self.number, self.beats));
+            let beat = ((self.number, self.beats), shared.record.moment());
+            lock(&shared.beats).insert(self.key(), beat);
             shared.took("failure with last heartbeat");
         }
     }
@@ -343,6 +351,7 @@ impl Attempt<'_> {
         let query = rpc::RespondActivityTaskCanceledRequest {
             namespace: NAMESPACE.to_owned(),
             task_token: self.token.clone(),
+            details: Some(gifts::values("stopped", &request, "details")),
             identity: request.clone(),
             ..rpc::RespondActivityTaskCanceledRequest::default()
         };

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 use super::calls::{Patience, insist};
 use super::reads::{self, Ask};
 use super::wire::{self, NAMESPACE, WORKFLOW_TYPE, execution, millis, queue, text};
-use super::{Shared, asked, lock};
+use super::{Shared, asked, gifts, lock};
 use crate::record::{Asked, Kind, Moment, Outcome, Policies, Told};
 use crate::rng::Rng;
 
@@ -245,7 +245,10 @@ impl Operation {
             workflow_id: self.id.to_string(),
             workflow_type: Some(WorkflowType { name: WORKFLOW_TYPE.to_owned() }),
             task_queue: Some(queue(&self.queue())),
-            input: Some(text(&self.rng.bits().to_string())),
+            input: Some(gifts::values(&self.rng.bits().to_string(), &self.request, "input")),
+            memo: Some(gifts::memo(&self.request)),
+            header: Some(gifts::header(&self.request)),
+            search_attributes: Some(gifts::attributes(&self.request)),
             identity: self.request.clone(),
             request_id: request_id.clone(),
             workflow_id_reuse_policy: policies.reuse,
@@ -343,7 +346,7 @@ impl Operation {
     /// is too much.
     fn signal_input(&mut self) -> (Payloads, bool) {
         let limit = self.shared.scenario.sizes.blob_bytes;
-        let plain = text(&self.request);
+        let plain = gifts::values(&self.request, &self.request, "signal");
         if limit > LARGE || !self.rng.one_in(8) {
             return (plain, false);
         }
@@ -388,6 +391,7 @@ impl Operation {
             workflow_execution: Some(execution(&self.id, &run)),
             signal_name: "go".to_owned(),
             input: Some(input),
+            header: Some(gifts::header(&self.request)),
             identity: self.request.clone(),
             request_id: request_id.clone(),
             ..rpc::SignalWorkflowExecutionRequest::default()
@@ -412,11 +416,14 @@ impl Operation {
             workflow_id: self.id.to_string(),
             workflow_type: Some(WorkflowType { name: WORKFLOW_TYPE.to_owned() }),
             task_queue: Some(queue(&self.queue())),
-            input: Some(text(&self.rng.bits().to_string())),
+            input: Some(gifts::values(&self.rng.bits().to_string(), &self.request, "input")),
+            memo: Some(gifts::memo(&self.request)),
+            header: Some(gifts::header(&self.request)),
+            search_attributes: Some(gifts::attributes(&self.request)),
             identity: self.request.clone(),
             request_id: request_id.clone(),
             signal_name: "go".to_owned(),
-            signal_input: Some(text(&self.request)),
+            signal_input: Some(gifts::values(&self.request, &self.request, "signal")),
             workflow_id_reuse_policy: policies.reuse,
             workflow_id_conflict_policy: if policies.conflict == 1 { 2 } else { policies.conflict },
             workflow_task_timeout: Some(millis(self.rng.within(1_000..4_000))),
@@ -462,6 +469,7 @@ impl Operation {
             workflow_execution: Some(execution(&self.id, &run)),
             identity: self.request.clone(),
             reason: "planned".to_owned(),
+            details: Some(gifts::values("planned", &self.request, "details")),
             ..rpc::TerminateWorkflowExecutionRequest::default()
         };
         let mut asked = asked(Kind::Terminate, &self.who, &self.id, &self.request);

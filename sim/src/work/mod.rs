@@ -8,6 +8,7 @@
 mod attempts;
 mod calls;
 mod client;
+pub mod gifts;
 pub mod machine;
 pub mod order;
 pub mod program;
@@ -64,8 +65,8 @@ pub(crate) struct Shared {
     homes: Mutex<BTreeMap<Arc<str>, NodeId>>,
     /// The run that a start was last told, by workflow id.
     pub(crate) newest: Mutex<BTreeMap<Arc<str>, String>>,
-    /// The newest acknowledged heartbeat of each activity: attempt, number.
-    pub(crate) beats: Mutex<BTreeMap<(String, String), (i32, u32)>>,
+    /// The newest acknowledged heartbeat of each activity: attempt and number, and when.
+    pub(crate) beats: Mutex<BTreeMap<(String, String), ((i32, u32), Moment)>>,
     /// A request id of an acknowledged call that no other call had since, by workflow id.
     pub(crate) spent: Mutex<BTreeMap<Arc<str>, (Kind, String)>>,
     /// How often callers took rare paths, by name.
@@ -170,7 +171,7 @@ pub(crate) fn asked(kind: Kind, who: &Arc<str>, id: &Arc<str>, request: &str) ->
 /// A running workload. Its clients and workers end when it is dropped.
 pub struct Workload {
     shared: Arc<Shared>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 /// Starts the clients and workers of a scenario. Call it on the runtime of the run.
@@ -208,7 +209,7 @@ pub fn start(doors: Doors, scenario: Arc<Scenario>, seed: u64, trace: Trace) -> 
             shared.clients.send_modify(|running| *running -= 1);
         });
     }
-    Workload { shared, _tasks: tasks }
+    Workload { shared, tasks }
 }
 
 /// Makes the namespace, on whichever node can.
@@ -217,8 +218,9 @@ async fn set_up(shared: Arc<Shared>) {
         for node in shared.doors.nodes() {
             let made =
                 shared.doors.call("set-up", node, Duration::from_secs(5), |front| async move {
-                    let attributes =
-                        [(wire::STEP_ATTRIBUTE.to_owned(), IndexedValueType::Keyword)].into();
+                    let attributes = [wire::STEP_ATTRIBUTE, gifts::CALLER_ATTRIBUTE]
+                        .map(|name| (name.to_owned(), IndexedValueType::Keyword))
+                        .into();
                     let made =
                         front.ensure_namespace(wire::NAMESPACE, RETENTION, &attributes).await;
                     made.map(tonic::Response::new)
@@ -299,7 +301,13 @@ impl Workload {
 
     /// The newest acknowledged heartbeat of each activity: run and activity; attempt and number.
     pub fn beats(&self) -> BTreeMap<(String, String), (i32, u32)> {
-        lock(&self.shared.beats).clone()
+        let beats = lock(&self.shared.beats);
+        beats.iter().map(|(key, (beat, _))| (key.clone(), *beat)).collect()
+    }
+
+    /// Every client and worker that is left ends where it stands.
+    pub async fn leave(&mut self) {
+        self.tasks.shutdown().await;
     }
 
     /// How many operations of each kind began.

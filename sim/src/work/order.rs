@@ -14,9 +14,10 @@ use holdfast_proto::enums::CommandType;
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::history::history_event::Attributes as Event;
 
+use super::gifts::{self, failure};
 use super::program::Job;
 use super::wire::{
-    ACTIVITY_TYPE, STEP_ATTRIBUTE, command, failure, millis, nanos, priority, queue, text, text_of,
+    ACTIVITY_TYPE, STEP_ATTRIBUTE, command, millis, nanos, priority, queue, text, text_of,
 };
 
 /// One thing that a program asks for.
@@ -138,7 +139,7 @@ impl Order {
                 CommandType::FailWorkflowExecution,
                 Ask::FailWorkflowExecutionCommandAttributes(
                     FailWorkflowExecutionCommandAttributes {
-                        failure: Some(failure("Planned", true)),
+                        failure: Some(failure("program", "Planned", true)),
                     },
                 ),
             ),
@@ -194,6 +195,7 @@ fn schedule(id: &str, job: &Job, on: &str, eager: bool) -> Command {
         activity_type: Some(ActivityType { name: ACTIVITY_TYPE.to_owned() }),
         task_queue: Some(queue(on)),
         input: Some(text(&job.seed.to_string())),
+        header: Some(gifts::header(&job.seed.to_string())),
         schedule_to_close_timeout: some(job.schedule_to_close_ms),
         schedule_to_start_timeout: some(job.schedule_to_start_ms),
         start_to_close_timeout: some(job.start_to_close_ms),
@@ -209,12 +211,14 @@ fn schedule(id: &str, job: &Job, on: &str, eager: bool) -> Command {
     )
 }
 
-fn attributes(value: &str) -> SearchAttributes {
+/// The search attribute that a program upserts.
+pub fn attributes(value: &str) -> SearchAttributes {
     let value = Payload::json(&format!("\"{value}\""));
     SearchAttributes { indexed_fields: [(STEP_ATTRIBUTE.to_owned(), value)].into() }
 }
 
-fn memo(value: &str) -> Memo {
+/// The memo that a program upserts.
+pub fn memo(value: &str) -> Memo {
     let value = Payload::json(&format!("\"{value}\""));
     Memo::encode_from(&decoded::Memo { fields: [("step".to_owned(), value)].into() })
 }

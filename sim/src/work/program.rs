@@ -6,7 +6,8 @@
 
 use holdfast_proto::common::RetryPolicy;
 
-use super::wire::{failure, millis};
+use super::gifts::failure;
+use super::wire::millis;
 use crate::rng::Rng;
 use holdfast_proto::failure::Failure;
 
@@ -266,9 +267,9 @@ impl Job {
 
 impl End {
     /// The failure of an attempt that ends with one.
-    pub fn failure(&self) -> Option<Failure> {
+    pub fn failure(&self, request: &str) -> Option<Failure> {
         match self {
-            End::Fail(kind, last) => Some(failure(kind, *last)),
+            End::Fail(kind, last) => Some(failure(request, kind, *last)),
             End::Succeed | End::Vanish => None,
         }
     }

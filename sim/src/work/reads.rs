@@ -15,10 +15,11 @@ use prost::Message;
 use tokio::time::Instant;
 use tonic::{Code, Request};
 
+use super::attempts::parse_beat;
 use super::calls::{Answer, Patience, insist};
-use super::wire::{NAMESPACE, closes, execution};
-use super::{Shared, asked, lock};
-use crate::record::{Kind, Outcome, Told};
+use super::wire::{NAMESPACE, closes, execution, text_of};
+use super::{Shared, asked, gifts, lock};
+use crate::record::{Kind, Moment, Outcome, Told};
 use crate::rng::Rng;
 
 /// How long a long poll is given. The server ends it a second earlier.
@@ -70,8 +71,10 @@ pub(crate) async fn is_open(shared: &Shared, who: &Arc<str>, id: &Arc<str>) -> O
 /// DescribeWorkflowExecution.
 pub(crate) async fn describe(ask: &Ask<'_>, request: &str) -> Outcome {
     let op = ask.begin(Kind::Describe, request);
+    let asked = ask.shared.record.moment();
     let outcome = match ask.described().await.result {
         Ok(shown) => {
+            ask.check_pending(&shown, asked);
             let info = shown.workflow_execution_info.unwrap_or_default();
             let run = info.execution.map_or_else(String::new, |it| it.run_id);
             let (from, to) = (info.history_length, info.history_length);
@@ -84,6 +87,36 @@ pub(crate) async fn describe(ask: &Ask<'_>, request: &str) -> Outcome {
 }
 
 impl Ask<'_> {
+    /// What describe shows of pending activities: the newest heartbeat that was acknowledged before
+    /// it was `asked`, or a newer one, and the last failure as a worker gave it.
+    fn check_pending(&self, shown: &rpc::DescribeWorkflowExecutionResponse, asked: Moment) {
+        let execution = shown.workflow_execution_info.as_ref().and_then(|it| it.execution.as_ref());
+        let run = execution.map_or("", |it| it.run_id.as_str());
+        for pending in &shown.pending_activities {
+            let activity = &pending.activity_id;
+            let known = lock(&self.shared.beats).get(&(run.to_owned(), activity.clone())).copied();
+            let known = known.filter(|(_, at)| *at < asked).map(|(beat, _)| beat);
+            let details = text_of(pending.heartbeat_details.as_ref());
+            let told = parse_beat(activity, &details);
+            let odd = !details.is_empty() && told.is_none();
+            if odd || known.is_some_and(|known| told.is_none_or(|told| told < known)) {
+                let text = format!(
+                    "{} was shown the heartbeat {details:?} of {activity} in run {run}, acknowledged \
+                     was {known:?}",
+                    self.who
+                );
+                self.shared.found("C1", self.id, text);
+            }
+            if !gifts::is_as_given(pending.last_failure.as_ref()) {
+                let text = format!(
+                    "{} was shown a last failure of {activity} in run {run} that nobody gave",
+                    self.who
+                );
+                self.shared.found("C1", self.id, text);
+            }
+        }
+    }
+
     fn begin(&self, kind: Kind, request: &str) -> crate::record::OpId {
         let mut asked = asked(kind, self.who, self.id, request);
         asked.run.clone_from(&self.run);
@@ -173,6 +206,10 @@ impl Ask<'_> {
         if let Err(why) = lock(&self.shared.seen).take(&run, events) {
             let text = format!("{} read run {run}: {why}", self.who);
             self.shared.found("H1", self.id, text);
+        }
+        if let Some(why) = gifts::changed(events) {
+            let text = format!("{} read run {run}: {why}", self.who);
+            self.shared.found("C1", self.id, text);
         }
         let length = events.len() as i64;
         let closed = Some(events.last().is_some_and(closes));

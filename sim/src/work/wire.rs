@@ -6,7 +6,6 @@ use holdfast_proto::command::command::Attributes;
 use holdfast_proto::common::{Payload, Payloads, Priority, WorkflowExecution};
 use holdfast_proto::decoded;
 use holdfast_proto::enums::{CommandType, EventType, TaskQueueKind};
-use holdfast_proto::failure::{ApplicationFailureInfo, Failure};
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::taskqueue::TaskQueue;
 
@@ -80,20 +79,6 @@ pub fn execution(id: &str, run: &str) -> WorkflowExecution {
 /// A priority, without fairness.
 pub fn priority(key: i32) -> Priority {
     Priority { priority_key: key, ..Priority::default() }
-}
-
-/// A failure that an application raised.
-pub fn failure(kind: &str, final_one: bool) -> Failure {
-    let info = ApplicationFailureInfo {
-        r#type: kind.to_owned(),
-        non_retryable: final_one,
-        ..ApplicationFailureInfo::default()
-    };
-    Failure::encode_from(&decoded::Failure {
-        message: "as planned".to_owned(),
-        failure_info: Some(decoded::failure::FailureInfo::ApplicationFailureInfo(info)),
-        ..decoded::Failure::default()
-    })
 }
 
 /// A command.

@@ -24,8 +24,8 @@ use super::calls::{Failed, Patience, insist, one_call};
 use super::machine::Machine;
 use super::order::Order;
 use super::reads::weigh;
-use super::wire::{NAMESPACE, execution, failure, millis, queue, sticky};
-use super::{Eager, Shared, asked, lock};
+use super::wire::{NAMESPACE, execution, millis, queue, sticky};
+use super::{Eager, Shared, asked, gifts, lock};
 use crate::record::{Got, Kind, Moment, Outcome, Poll, Saw, Told};
 use crate::rng::Rng;
 
@@ -327,6 +327,10 @@ impl Worker {
             // A new leader forgot the start, which was not durable, between two pages.
             return None;
         }
+        if let Some(why) = gifts::changed(&events) {
+            let text = format!("{} got a task of run {run}: {why}", self.name);
+            self.shared.found("C1", id, text);
+        }
         if let Err(why) = self.check(run, task, &events) {
             self.shared.found("H1", id, format!("{} got a task of run {run}: {why}", self.name));
             return None;
@@ -533,7 +537,7 @@ impl Worker {
             namespace: NAMESPACE.to_owned(),
             task_token: task.task_token,
             cause: WorkflowTaskFailedCause::WorkflowWorkerUnhandledFailure as i32,
-            failure: Some(failure("Planned", false)),
+            failure: Some(gifts::failure(&request, "Planned", false)),
             identity: request.clone(),
             ..rpc::RespondWorkflowTaskFailedRequest::default()
         };
