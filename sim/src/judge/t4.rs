@@ -85,8 +85,7 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
         let neglect = |node: &u64| {
             let of_queue = polls.get(&(*node, wait.queue, wait.is_workflow))?;
             of_queue.iter().find_map(|poll| {
-                neglected(&seen, wait, poll, of_queue)
-                    .or_else(|| passed(evidence, &seen, wait, poll))
+                neglected(&seen, poll, of_queue).or_else(|| passed(evidence, &seen, wait, poll))
             })
         };
         let Some(why) = nodes.iter().map(neglect).collect::<Option<Vec<_>>>() else { continue };
@@ -147,7 +146,7 @@ pub(super) fn slowest(evidence: &Evidence, from: u64, to: u64) -> u64 {
 }
 
 /// How a poll shows that its node did not care for a task that waited.
-fn neglected(seen: &Seen, wait: &Wait<'_>, poll: &Poll, others: &[&Poll]) -> Option<String> {
+fn neglected(seen: &Seen, poll: &Poll, others: &[&Poll]) -> Option<String> {
     let (began, ended) = (poll.invoked.at.max(seen.from), poll.returned.at.min(seen.to));
     let idle = || {
         let went = |other: &&Poll| {
