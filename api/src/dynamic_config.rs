@@ -412,6 +412,6 @@ mod tests {
             assert_eq!(time(&value), Option::None, "{text}");
         }
         let longest = time(&Value::from(9_200_000_000_u64)).expect("291 years");
-        assert!(std::time::Instant::now().checked_add(longest + longest).is_some());
+        assert!(tokio::time::Instant::now().checked_add(longest + longest).is_some());
     }
 }

@@ -59,7 +59,8 @@ pub fn timeout(
 
 /// The texts of a failure, whether it may be tried again, and its causes as far as `max` bytes and
 /// [`CAUSES_KEPT`] levels carry them, to the byte as the reference counts. Details and encoded
-/// attributes are left out: half a payload is worth nothing. A chain of causes may be as deep as a request can nest: it is followed in a loop.
+/// attributes are left out: half a payload is worth nothing. A chain of causes may be as deep as a
+/// request can nest: it is followed in a loop.
 pub fn truncated(failure: &Failure, max: usize) -> Failure {
     let mut levels = Vec::new();
     let (mut next, mut left) = (Some(failure.clone()), max);

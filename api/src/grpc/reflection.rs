@@ -3,7 +3,7 @@
 //! The messages of both versions are the same on the wire; the older ones are answered by way of
 //! the newer ones. What is not there is told within the conversation, which goes on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::stream::{BoxStream, StreamExt};
@@ -47,11 +47,11 @@ struct Described {
     /// The bytes of the files.
     files: Vec<bytes::Bytes>,
     /// Files by name.
-    names: HashMap<String, usize>,
+    names: BTreeMap<String, usize>,
     /// In which file something is, by its full name.
-    symbols: HashMap<String, usize>,
+    symbols: BTreeMap<String, usize>,
     /// In which file the extensions of a message are, by its full name and by number.
-    extensions: HashMap<String, BTreeMap<i32, usize>>,
+    extensions: BTreeMap<String, BTreeMap<i32, usize>>,
 }
 
 impl Described {
