@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn whoever_went_away_is_not_counted() {
-        let mut waits = Waits::default();
+        let mut waits = Waits::new(16);
         for _ in 0..3 {
             drop(waits.park(Uuid::NIL));
         }
