@@ -172,7 +172,6 @@ async fn list(
             query: query.to_owned(),
             page_size: PAGE,
             next_page_token: token,
-            ..rpc::ListWorkflowExecutionsRequest::default()
         };
         let page = reader
             .try_once(request, |front, request| async move {

@@ -52,6 +52,9 @@ pub(crate) const RETENTION: Duration = Duration::from_secs(3 * 24 * 3600);
 /// The first task of an eager start, and when the start was sent.
 pub(crate) type Eager = (PollWorkflowTaskQueueResponse, Moment);
 
+/// Attempt and number of a heartbeat and when it was acknowledged, by run and activity.
+pub(crate) type Beats = BTreeMap<(String, String), ((i32, u32), Moment)>;
+
 /// What clients and workers share.
 pub(crate) struct Shared {
     pub(crate) doors: Doors,
@@ -66,7 +69,7 @@ pub(crate) struct Shared {
     /// The run that a start was last told, by workflow id.
     pub(crate) newest: Mutex<BTreeMap<Arc<str>, String>>,
     /// The newest acknowledged heartbeat of each activity: attempt and number, and when.
-    pub(crate) beats: Mutex<BTreeMap<(String, String), ((i32, u32), Moment)>>,
+    pub(crate) beats: Mutex<Beats>,
     /// A request id of an acknowledged call that no other call had since, by workflow id.
     pub(crate) spent: Mutex<BTreeMap<Arc<str>, (Kind, String)>>,
     /// How often callers took rare paths, by name.
