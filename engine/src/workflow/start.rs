@@ -254,7 +254,8 @@ fn attach(draft: &mut Draft, request: &StartWorkflowExecutionRequest, env: &Env<
 }
 
 /// Creates the run and makes it the current one; what was open is terminated. The first workflow
-/// task, and the signal that the request came `with`, are left to the caller.
+/// task is left to the caller, and so is the signal that the request came with, if
+/// `with_signal` says that it did.
 pub fn begin<'a>(
     draft: &'a mut Draft,
     request: StartWorkflowExecutionRequest,

@@ -48,13 +48,18 @@ pub fn grant(
     };
     let Some(task) = &run.state.workflow_task else { return Reply::Gone };
     let plan = Plan::of(&run.state, task);
-    let tail = plan.events(&run.state, task, &Start::of(&grant), env.limits);
+    let start = Start::of(&grant);
+    let tail = plan.events(&run.state, task, &start, env.limits);
     for _ in &tail {
         env.next_task_id();
     }
     let sticky = is_sticky_worker(&run.state, &grant);
     let reply = WorkflowTaskGrant {
-        token: TaskToken { stamp, base: grant.base, ..plan.token(&key, run, &Start::of(&grant)) },
+        token: TaskToken {
+            stamp,
+            base: grant.base,
+            ..plan.token(&key, run, &start, grant.start_id)
+        },
         workflow_type: run.state.info.workflow_type.clone(),
         previous_started: run.state.previous_started,
         first_event: if sticky { run.state.previous_started + 1 } else { 1 },
@@ -86,7 +91,6 @@ struct Start<'a> {
     identity: &'a str,
     build_id: &'a str,
     request_id: String,
-    start_id: Uuid,
 }
 
 impl<'a> Start<'a> {
@@ -96,7 +100,6 @@ impl<'a> Start<'a> {
             identity: &grant.identity,
             build_id: &grant.build_id,
             request_id: grant.start_id.to_string(),
-            start_id: grant.start_id,
         }
     }
 
@@ -106,7 +109,6 @@ impl<'a> Start<'a> {
             identity: &task.identity,
             build_id: &task.build_id,
             request_id: task.request_id.clone(),
-            start_id: task.start(),
         }
     }
 }
@@ -166,7 +168,13 @@ impl Plan {
         events
     }
 
-    fn token(&self, key: &ExecutionKey, run: &Live, start: &Start<'_>) -> TaskToken {
+    fn token(
+        &self,
+        key: &ExecutionKey,
+        run: &Live,
+        start: &Start<'_>,
+        start_id: Uuid,
+    ) -> TaskToken {
         TaskToken {
             namespace: key.namespace.0.to_vec(),
             workflow_id: key.id.to_string(),
@@ -175,7 +183,7 @@ impl Plan {
             started: self.started,
             attempt: self.attempt,
             stamp: 0,
-            start_id: start.start_id.0.to_vec(),
+            start_id: start_id.0.to_vec(),
             base: run.state.seq,
             started_at: start.at.0,
             identity: start.identity.to_owned(),
@@ -257,10 +265,7 @@ pub fn start_inline(
 ) -> Option<WorkflowTaskGrant> {
     let task =
         run.state.workflow_task.clone().filter(|task| task.started == 0 && task.attempt == 1)?;
-    // As whoever asks the state for it gets it: nil unless the id is a UUID.
-    let start_id = Uuid::parse(request_id).unwrap_or(Uuid::NIL);
-    let request_id = request_id.to_owned();
-    let start = Start { at: env.now, identity, build_id, request_id, start_id };
+    let start = Start { at: env.now, identity, build_id, request_id: request_id.to_owned() };
     run.event(env, started_attributes(&run.state, task.scheduled, &start, env.limits));
     given(run, key)
 }
@@ -277,7 +282,10 @@ pub fn given(run: &Live, key: &ExecutionKey) -> Option<WorkflowTaskGrant> {
         renewed: false,
     };
     Some(WorkflowTaskGrant {
-        token: TaskToken { stamp: task.stamp, ..plan.token(key, run, &Start::durable(task)) },
+        token: TaskToken {
+            stamp: task.stamp,
+            ..plan.token(key, run, &Start::durable(task), task.start())
+        },
         workflow_type: run.state.info.workflow_type.clone(),
         previous_started: run.state.previous_started,
         first_event: run.state.previous_started + 1,

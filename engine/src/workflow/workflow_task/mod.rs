@@ -100,7 +100,7 @@ pub struct WorkflowTask {
 }
 
 impl WorkflowTask {
-    /// The start id; nil when it was started inline.
+    /// The start id; nil unless the request that started it has the form of one.
     fn start(&self) -> Uuid {
         Uuid::parse(&self.request_id).unwrap_or(Uuid::NIL)
     }
