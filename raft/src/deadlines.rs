@@ -30,15 +30,18 @@ pub(crate) struct Wheel {
 }
 
 impl Wheel {
-    /// A wheel over rows read from the start of the table, `more` when the table has others. It
-    /// holds `most`, and one at least: it would read for ever otherwise.
-    pub(crate) fn new(most: usize, rows: Vec<Deadline>, more: bool) -> Wheel {
-        let mut wheel = Wheel { most: most.max(1), held: BTreeSet::new(), horizon: None };
-        wheel.refill(rows, more);
-        wheel
+    /// An empty wheel that holds `most`, and one at least: it would read for ever otherwise.
+    pub(crate) fn new(most: usize) -> Wheel {
+        Wheel { most: most.max(1), held: BTreeSet::new(), horizon: None }
     }
 
-    /// Adds the rows that follow the horizon.
+    /// How many rows it holds at most, which is what one read of the table is to give.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Adds the rows that follow the horizon, at first those from the start of the table; `more`
+    /// when the table has others.
     pub(crate) fn refill(&mut self, rows: Vec<Deadline>, more: bool) {
         self.horizon = if more { rows.last().cloned() } else { None };
         self.held.extend(rows);
@@ -91,9 +94,15 @@ mod tests {
         Deadline { at: Hlc(n), key, run: Uuid([2; 16]) }
     }
 
+    fn wheel(rows: Vec<Deadline>, more: bool) -> Wheel {
+        let mut wheel = Wheel::new(9);
+        wheel.refill(rows, more);
+        wheel
+    }
+
     #[test]
     fn due_ones_come_in_order_and_not_early() {
-        let mut wheel = Wheel::new(9, vec![at(5), at(3)], false);
+        let mut wheel = wheel(vec![at(5), at(3)], false);
         wheel.insert(at(4));
         wheel.remove(&at(3));
         assert_eq!(wheel.pop_due(Hlc(3)), None);
@@ -106,7 +115,7 @@ mod tests {
 
     #[test]
     fn what_lies_beyond_the_horizon_is_read_again_and_not_lost() {
-        let mut wheel = Wheel::new(9, vec![at(1), at(2)], true);
+        let mut wheel = wheel(vec![at(1), at(2)], true);
         wheel.insert(at(7));
         assert_eq!(wheel.pop_due(Hlc(9)), Some(at(1)));
         assert_eq!(wheel.wants(), None);
@@ -119,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_wheel_is_bounded() {
-        let mut wheel = Wheel::new(9, Vec::new(), false);
+        let mut wheel = wheel(Vec::new(), false);
         for n in (0..19).rev() {
             wheel.insert(at(n));
         }

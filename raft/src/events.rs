@@ -98,7 +98,7 @@ impl Page {
 }
 
 /// How many bytes an event of so many adds to an answer: itself, its length, and the field it is.
-fn size_in_answer(event: usize) -> usize {
+pub fn size_in_answer(event: usize) -> usize {
     1 + prost::length_delimiter_len(event) + event
 }
 

@@ -8,7 +8,7 @@ use holdfast_proto::history::history_event::Attributes;
 use holdfast_proto::history::{History, HistoryEvent};
 use holdfast_proto::taskqueue::TaskQueue;
 use holdfast_proto::workflowservice as rpc;
-use holdfast_raft::events::EventRange;
+use holdfast_raft::events::{EventRange, size_in_answer};
 use holdfast_raft::seal::Purpose;
 use holdfast_storage::Direction;
 use prost::Message;
@@ -120,9 +120,5 @@ impl Frontend {
 
 /// How many bytes events take in an answer.
 pub(super) fn size_of_events(events: &[HistoryEvent]) -> usize {
-    let size = |event: &HistoryEvent| {
-        let bytes = event.encoded_len();
-        1 + prost::length_delimiter_len(bytes) + bytes
-    };
-    events.iter().map(size).sum()
+    events.iter().map(|event| size_in_answer(event.encoded_len())).sum()
 }

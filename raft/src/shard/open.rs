@@ -49,7 +49,7 @@ impl Serving {
             reads: Vec::new(),
             grants: BTreeSet::new(),
             first_grant: Hlc::ZERO,
-            wheel: Wheel::new(leading.config.deadlines, Vec::new(), false),
+            wheel: Wheel::new(leading.config.deadlines),
             low_water: Bytes::new(),
             fired: 0,
             unmet: None,
@@ -60,9 +60,9 @@ impl Serving {
             quarantined: BTreeSet::new(),
         };
         serving.low_water = low_water(store, leading.group.id(), leading.shard)?;
-        let page = leading.config.deadlines.max(1);
-        let (rows, more) = deadlines(store, leading.shard, serving.low_water.clone(), page)?;
-        serving.wheel = Wheel::new(page, rows, more);
+        let (from, page) = (serving.low_water.clone(), serving.wheel.most());
+        let (rows, more) = deadlines(store, leading.shard, from, page)?;
+        serving.wheel.refill(rows, more);
         Ok(serving)
     }
 
@@ -82,7 +82,7 @@ impl Serving {
                 run: last.run,
             };
             let from = holdfast_storage::tables::after(&from.encode());
-            let page = self.config.deadlines.max(1);
+            let page = self.wheel.most();
             let (rows, more) = deadlines(self.host.store.as_ref(), self.shard, from, page)?;
             self.wheel.refill(rows, more);
         }
