@@ -29,8 +29,8 @@ fn lost_details(evidence: &Evidence, findings: &mut Findings) {
             let Some(Event::ActivityTaskTimedOutEventAttributes(a)) = &event.attributes else {
                 continue;
             };
-            let place = usize::try_from(a.scheduled_event_id - 1).ok();
-            let scheduled = place.and_then(|at| run.events.get(at)?.attributes.as_ref());
+            let scheduled = run.event(a.scheduled_event_id);
+            let scheduled = scheduled.and_then(|event| event.attributes.as_ref());
             let Some(Event::ActivityTaskScheduledEventAttributes(of)) = scheduled else { continue };
             let key = (run.run.clone(), of.activity_id.clone());
             let Some(known) = evidence.beats.get(&key) else { continue };

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use holdfast_api::service::workflow::workflow_service_server::WorkflowService;
 use holdfast_proto::workflow::WorkflowExecutionInfo;
 use holdfast_proto::workflowservice as rpc;
-use prost_types::Timestamp;
 use tokio::time::sleep;
 
 use super::c2::{Contents, Sought};
@@ -130,16 +129,12 @@ fn runs(evidence: &Evidence, workload: &Workload) -> BTreeMap<String, String> {
     runs
 }
 
-fn at(time: Option<&Timestamp>) -> u64 {
-    time.and_then(holdfast_proto::nanos).unwrap_or(0)
-}
-
 fn shown(info: &WorkflowExecutionInfo) -> Shown {
     Shown {
         id: info.execution.as_ref().map_or_else(String::new, |it| it.workflow_id.clone()),
         status: info.status,
-        started: at(info.start_time.as_ref()),
-        closed: at(info.close_time.as_ref()),
+        started: wire::time(info.start_time.as_ref()),
+        closed: wire::time(info.close_time.as_ref()),
         length: info.history_length,
     }
 }

@@ -206,6 +206,11 @@ impl Evidence {
 }
 
 impl RunHistory {
+    /// The event of an id.
+    pub fn event(&self, id: i64) -> Option<&HistoryEvent> {
+        self.events.get(usize::try_from(id - 1).ok()?)
+    }
+
     /// When it started by its own word, nanoseconds since the epoch.
     pub fn started(&self) -> u64 {
         self.events.first().map_or(0, event_time)

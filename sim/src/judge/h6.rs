@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_proto::history::history_event::Attributes as Event;
 
 use super::{Evidence, Findings, RunHistory};
+use crate::work::wire::ended_task;
 
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     for run in evidence.runs.values() {
@@ -21,29 +22,19 @@ fn check_run(run: &RunHistory) -> Result<(), String> {
     let mut ended = BTreeSet::new();
     for event in &run.events {
         let id = event.event_id;
-        let (of, by) = match &event.attributes {
+        match &event.attributes {
             Some(Event::WorkflowTaskScheduledEventAttributes(_)) => {
                 scheduled.insert(id);
-                continue;
             }
             Some(Event::WorkflowTaskStartedEventAttributes(a)) => {
                 let of = a.scheduled_event_id;
                 if !scheduled.contains(&of) || started.insert(of, id).is_some() {
                     return Err(format!("event {id} starts task {of}, which does not wait"));
                 }
-                continue;
             }
-            Some(Event::WorkflowTaskCompletedEventAttributes(a)) => {
-                (a.scheduled_event_id, a.started_event_id)
-            }
-            Some(Event::WorkflowTaskFailedEventAttributes(a)) => {
-                (a.scheduled_event_id, a.started_event_id)
-            }
-            Some(Event::WorkflowTaskTimedOutEventAttributes(a)) => {
-                (a.scheduled_event_id, a.started_event_id)
-            }
-            _ => continue,
-        };
+            _ => {}
+        }
+        let Some((of, by)) = ended_task(event) else { continue };
         let right = scheduled.contains(&of) && started.get(&of).copied().unwrap_or(0) == by;
         if !right || !ended.insert(of) {
             return Err(format!("event {id} ends task {of}, which is not in progress"));

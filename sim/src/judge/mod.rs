@@ -105,6 +105,9 @@ const RULES: [(&str, Rule); 24] = [
     ("V3", v3::check),
 ];
 
+/// How far two clocks of a cluster may be apart, and each from the truth (DESIGN 8), in nanoseconds.
+const CLOCK_BOUND: u64 = 500_000_000;
+
 /// The id under which the witness check reports.
 const MODEL: &str = "3.2";
 

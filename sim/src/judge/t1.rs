@@ -5,11 +5,8 @@ use std::collections::BTreeMap;
 
 use holdfast_proto::history::history_event::Attributes as Event;
 
-use super::{Evidence, Findings, RunHistory, Timeline};
+use super::{CLOCK_BOUND, Evidence, Findings, RunHistory, Timeline};
 use crate::work::wire::{event_time, nanos};
-
-/// How far two clocks of a cluster may be apart (DESIGN 8), in nanoseconds.
-const CLOCK_BOUND: u64 = 500_000_000;
 
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     for run in evidence.runs.values() {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use holdfast_proto::history::history_event::Attributes as Event;
 
 use super::{Evidence, Findings};
-use crate::work::wire::{event_time, nanos};
+use crate::work::wire::{ended_task, event_time, nanos};
 
 /// What a cluster is given to find its leaders again after the last fault, in nanoseconds.
 pub(super) const SETTLING: u64 = 15_000_000_000;
@@ -54,11 +54,7 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
                         findings.add(&run.id, text);
                     }
                 }
-                Some(
-                    Event::WorkflowTaskCompletedEventAttributes(_)
-                    | Event::WorkflowTaskFailedEventAttributes(_)
-                    | Event::WorkflowTaskTimedOutEventAttributes(_),
-                ) => freed = event_time(event),
+                _ if ended_task(event).is_some() => freed = event_time(event),
                 _ => {}
             }
         }

@@ -26,7 +26,7 @@ use holdfast_proto::history::history_event::Attributes as Event;
 use holdfast_proto::taskqueue::TaskQueue;
 
 use super::t2::SETTLING;
-use super::{Evidence, Findings, RunHistory};
+use super::{CLOCK_BOUND, Evidence, Findings, RunHistory};
 use crate::record::{Kind, Moment, Operation, Poll};
 use crate::work::wire::{closes, event_time, nanos};
 
@@ -35,9 +35,6 @@ const WITHIN: u64 = 3_000_000_000;
 
 /// How much later a task was scheduled that must not go first, in nanoseconds.
 const YOUNGER: u64 = 5_000_000_000;
-
-/// How far the clock that stamps may be from the truth (DESIGN 8), in nanoseconds.
-pub(super) const CLOCK_BOUND: u64 = 500_000_000;
 
 /// How late a timeout may be that still is the one of the first attempt, in nanoseconds: less than
 /// the shortest time that an attempt before it takes.
@@ -286,8 +283,7 @@ fn activities<'a>(run: &'a RunHistory, evidence: &Evidence, waits: &mut Vec<Wait
         let Some(Event::ActivityTaskTimedOutEventAttributes(a)) = &event.attributes else {
             continue;
         };
-        let place = usize::try_from(a.scheduled_event_id - 1).ok();
-        let Some(scheduled) = place.and_then(|at| run.events.get(at)) else { continue };
+        let Some(scheduled) = run.event(a.scheduled_event_id) else { continue };
         let Some(Event::ActivityTaskScheduledEventAttributes(of)) = &scheduled.attributes else {
             continue;
         };

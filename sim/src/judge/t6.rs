@@ -15,28 +15,47 @@ use holdfast_proto::history::{
 use prost_types::Duration;
 
 use super::{Evidence, Findings, RunHistory};
-use crate::record::{Kind, Told};
+use crate::record::{Kind, Moment, Told};
 use crate::work::HEARTBEAT;
 use crate::work::wire::{event_time, nanos};
 
-/// When attempts were handed out first, by run, activity and number. (Their STARTED events are
-/// written at their ends, and may bear a later time.)
-type Begun<'a> = BTreeMap<(&'a str, &'a str, i32), u64>;
+/// An attempt as the record has it, where it was handed out first. (Its STARTED event is written at
+/// its end, and may bear a later time.)
+#[derive(Clone, Copy)]
+pub(super) struct Attempt {
+    /// When its poll was sent.
+    pub(super) polled: Moment,
+    /// When it was due and when it began, by the server's word.
+    pub(super) due: u64,
+    pub(super) began: u64,
+}
+
+/// By run, activity and number.
+pub(super) type Key<'a> = (&'a str, &'a str, i32);
+
+/// All attempts that were handed out.
+pub(super) fn attempts(evidence: &Evidence) -> BTreeMap<Key<'_>, Attempt> {
+    let mut attempts: BTreeMap<Key<'_>, Attempt> = BTreeMap::new();
+    for (operation, told) in evidence.acknowledged(Kind::Attempt) {
+        let Told::Attempt { run, due, began, .. } = told else { continue };
+        let Some((activity, number)) = operation.asked.attempt.as_ref() else { continue };
+        let this = Attempt { polled: operation.invoked, due: *due, began: *began };
+        let known = attempts.entry((run, activity, *number)).or_insert(this);
+        if this.began < known.began {
+            *known = this;
+        }
+    }
+    attempts
+}
 
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
-    let mut begun = Begun::new();
-    for (operation, told) in evidence.acknowledged(Kind::Attempt) {
-        let Told::Attempt { run, began, .. } = told else { continue };
-        let Some((activity, number)) = operation.asked.attempt.as_ref() else { continue };
-        let first = begun.entry((run, activity, *number)).or_insert(*began);
-        *first = (*first).min(*began);
-    }
+    let attempts = attempts(evidence);
     let kept_alive = kept_alive(evidence);
     for run in evidence.runs.values() {
         for event in &run.events {
             let early = match &event.attributes {
                 Some(Event::ActivityTaskTimedOutEventAttributes(a)) => {
-                    activity(run, event, a, &begun)
+                    activity(run, event, a, &attempts)
                 }
                 Some(Event::WorkflowTaskTimedOutEventAttributes(_))
                     if kept_alive.contains(run.run.as_str()) =>
@@ -103,10 +122,6 @@ fn early_since(
     (by > 0).then_some(Early { what, from, after, by })
 }
 
-fn event(run: &RunHistory, id: i64) -> Option<&HistoryEvent> {
-    run.events.get(usize::try_from(id - 1).ok()?)
-}
-
 fn kind(failure: Option<&Failure>) -> Option<TimeoutType> {
     match failure?.decode().ok()?.failure_info? {
         FailureInfo::TimeoutFailureInfo(info) => Some(info.timeout_type()),
@@ -118,20 +133,20 @@ fn activity(
     run: &RunHistory,
     at: &HistoryEvent,
     a: &ActivityTaskTimedOutEventAttributes,
-    begun: &Begun<'_>,
+    attempts: &BTreeMap<Key<'_>, Attempt>,
 ) -> Option<Early> {
-    let scheduled = event(run, a.scheduled_event_id)?;
+    let scheduled = run.event(a.scheduled_event_id)?;
     let Some(Event::ActivityTaskScheduledEventAttributes(of)) = &scheduled.attributes else {
         return None;
     };
     let of: &ActivityTaskScheduledEventAttributes = of;
     let started = || {
-        let event = event(run, a.started_event_id)?;
+        let event = run.event(a.started_event_id)?;
         let Some(Event::ActivityTaskStartedEventAttributes(it)) = &event.attributes else {
             return None;
         };
         let key = (run.run.as_str(), of.activity_id.as_str(), it.attempt);
-        Some((event.event_id, *begun.get(&key)?))
+        Some((event.event_id, attempts.get(&key)?.began))
     };
     match kind(a.failure.as_ref())? {
         TimeoutType::StartToClose => {
@@ -164,11 +179,11 @@ fn task(
     if a.timeout_type() != TimeoutType::StartToClose {
         return None;
     }
-    let scheduled = event(run, a.scheduled_event_id)?;
+    let scheduled = run.event(a.scheduled_event_id)?;
     let Some(Event::WorkflowTaskScheduledEventAttributes(of)) = &scheduled.attributes else {
         return None;
     };
-    let started = event(run, a.started_event_id)?;
+    let started = run.event(a.started_event_id)?;
     early("a workflow task timeout", at, started, of.start_to_close_timeout.as_ref())
 }
 

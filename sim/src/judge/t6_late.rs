@@ -13,26 +13,10 @@ use holdfast_proto::history::history_event::Attributes as Event;
 use holdfast_proto::history::{ActivityTaskScheduledEventAttributes, HistoryEvent};
 
 use super::t2::{SETTLING, bound};
-use super::t6::run_due;
-use super::{Evidence, Findings, RunHistory, Timeline};
-use crate::record::{Kind, Moment, Operation, Outcome, Told};
-use crate::work::wire::{closes, event_time, nanos};
-
-/// How far two clocks of a cluster may be apart (DESIGN 8), in nanoseconds.
-const CLOCK_BOUND: u64 = 500_000_000;
-
-/// An attempt as the record has it.
-#[derive(Clone, Copy)]
-struct Attempt {
-    /// When its poll was sent.
-    polled: Moment,
-    /// When it was due and when it began, by the server's word.
-    due: u64,
-    began: u64,
-}
-
-/// By run, activity and number.
-type Key<'a> = (&'a str, &'a str, i32);
+use super::t6::{Attempt, Key, attempts, run_due};
+use super::{CLOCK_BOUND, Evidence, Findings, RunHistory, Timeline};
+use crate::record::{Kind, Operation, Outcome};
+use crate::work::wire::{closes, ended_task, event_time, nanos};
 
 struct Judge<'a> {
     evidence: &'a Evidence,
@@ -59,20 +43,6 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
         judge.tasks(run, timeline, findings);
         judge.activities(run, timeline, findings);
     }
-}
-
-fn attempts(evidence: &Evidence) -> BTreeMap<Key<'_>, Attempt> {
-    let mut attempts: BTreeMap<Key<'_>, Attempt> = BTreeMap::new();
-    for (operation, told) in evidence.acknowledged(Kind::Attempt) {
-        let Told::Attempt { run, due, began, .. } = told else { continue };
-        let Some((activity, number)) = operation.asked.attempt.as_ref() else { continue };
-        let this = Attempt { polled: operation.invoked, due: *due, began: *began };
-        let known = attempts.entry((run, activity, *number)).or_insert(this);
-        if this.began < known.began {
-            *known = this;
-        }
-    }
-    attempts
 }
 
 fn failures(evidence: &Evidence) -> BTreeMap<Key<'_>, &Operation> {
@@ -130,21 +100,11 @@ impl Judge<'_> {
     }
 
     fn tasks(&self, run: &RunHistory, timeline: &Timeline, findings: &mut Findings) {
-        let event = |id: i64| run.events.get(usize::try_from(id - 1).ok()?);
         for ended in &run.events {
-            let (scheduled, started) = match &ended.attributes {
-                Some(Event::WorkflowTaskCompletedEventAttributes(a)) => {
-                    (a.scheduled_event_id, a.started_event_id)
-                }
-                Some(Event::WorkflowTaskFailedEventAttributes(a)) => {
-                    (a.scheduled_event_id, a.started_event_id)
-                }
-                Some(Event::WorkflowTaskTimedOutEventAttributes(a)) => {
-                    (a.scheduled_event_id, a.started_event_id)
-                }
-                _ => continue,
+            let Some((scheduled, started)) = ended_task(ended) else { continue };
+            let (Some(of), Some(from)) = (run.event(scheduled), run.event(started)) else {
+                continue;
             };
-            let (Some(of), Some(from)) = (event(scheduled), event(started)) else { continue };
             let Some(Event::WorkflowTaskScheduledEventAttributes(of)) = &of.attributes else {
                 continue;
             };
@@ -178,14 +138,6 @@ impl Judge<'_> {
                     started.insert(event.event_id, a.attempt);
                     continue;
                 }
-                Some(
-                    Event::WorkflowTaskCompletedEventAttributes(_)
-                    | Event::WorkflowTaskFailedEventAttributes(_)
-                    | Event::WorkflowTaskTimedOutEventAttributes(_),
-                ) => {
-                    freed = event_time(event);
-                    continue;
-                }
                 Some(Event::ActivityTaskCompletedEventAttributes(a)) => {
                     (a.scheduled_event_id, a.started_event_id)
                 }
@@ -198,7 +150,12 @@ impl Judge<'_> {
                 Some(Event::ActivityTaskCanceledEventAttributes(a)) => {
                     (a.scheduled_event_id, a.started_event_id)
                 }
-                _ => continue,
+                _ => {
+                    if ended_task(event).is_some() {
+                        freed = event_time(event);
+                    }
+                    continue;
+                }
             };
             let Some(activity) = activities.get(&scheduled) else { continue };
             let number = started.get(&start).copied();
@@ -311,6 +268,7 @@ impl Judge<'_> {
 }
 
 /// How long a policy waits after the failure of an attempt, counted from 1, in nanoseconds.
+/// Worked out here and not by the engine: a judge that asked it would share its mistakes.
 fn interval(policy: &RetryPolicy, attempt: i32) -> u64 {
     let first = nanos(policy.initial_interval.as_ref()) as f64;
     let most = nanos(policy.maximum_interval.as_ref());
@@ -322,6 +280,7 @@ fn interval(policy: &RetryPolicy, attempt: i32) -> u64 {
 mod tests {
     use super::super::testing::{World, fires, quiet};
     use super::*;
+    use crate::record::Told;
 
     /// A world in which everything is in the calm.
     fn calm() -> World {

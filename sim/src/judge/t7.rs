@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 
 use super::t2::SETTLING;
-use super::t4::{CLOCK_BOUND, slowest};
-use super::{Evidence, Findings};
+use super::t4::slowest;
+use super::{CLOCK_BOUND, Evidence, Findings};
 use crate::record::{Got, Poll};
 
 /// What a bucket holds that was not used, in nanoseconds of its rate (`matching/rate.rs`).

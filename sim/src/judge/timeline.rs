@@ -14,7 +14,7 @@ use tonic::Code;
 
 use super::evidence::{Evidence, Mark, marks};
 use crate::record::{Kind, Moment, Operation, Outcome, Told};
-use crate::work::wire::closes;
+use crate::work::wire::{closes, ended_task};
 
 /// A bound and the operation that says so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,14 +119,11 @@ fn accepted_by(events: &[HistoryEvent], at: usize, mark: Mark) -> Option<usize> 
         return Some(at);
     }
     for event in events.get(..at).unwrap_or_default().iter().rev() {
-        let scheduled = match &event.attributes {
-            Some(Event::WorkflowTaskCompletedEventAttributes(a)) => a.scheduled_event_id,
-            Some(Event::WorkflowTaskFailedEventAttributes(a)) => a.scheduled_event_id,
-            Some(Event::WorkflowTaskTimedOutEventAttributes(a)) => a.scheduled_event_id,
-            // Nobody held a task.
-            Some(Event::WorkflowTaskScheduledEventAttributes(_)) => return Some(at),
-            _ => continue,
-        };
+        // Nobody held a task.
+        if let Some(Event::WorkflowTaskScheduledEventAttributes(_)) = &event.attributes {
+            return Some(at);
+        }
+        let Some((scheduled, _)) = ended_task(event) else { continue };
         // The event before SCHEDULED: that of a later attempt is written with its end, too.
         return usize::try_from(scheduled - 2).ok();
     }

@@ -10,12 +10,11 @@ use holdfast_proto::common::Payloads;
 use holdfast_proto::taskqueue::TaskQueueMetadata;
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::types::NodeId;
-use prost_types::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::calls::{Answer, Failed, Patience, insist, one_call};
 use super::program::{End, Job};
-use super::wire::{NAMESPACE, queue, text, text_of};
+use super::wire::{NAMESPACE, queue, text, text_of, time};
 use super::worker::{Worker, poll_time, rest};
 use super::{gifts, lock};
 use crate::record::{Asked, Got, Kind, Moment, Outcome, Policies, Told};
@@ -63,13 +62,12 @@ pub(crate) async fn poll(worker: Arc<Worker>, node: NodeId) {
 /// An attempt as the record of polls has it. One that is tried again waits from when it is due on.
 fn got_attempt(task: &rpc::PollActivityTaskQueueResponse) -> Got {
     let who = task.workflow_execution.clone().unwrap_or_default();
-    let at = |time: &Option<Timestamp>| time.as_ref().and_then(holdfast_proto::nanos).unwrap_or(0);
     Got {
         id: who.workflow_id,
         run: who.run_id,
         what: format!("attempt {} of activity {}", task.attempt, task.activity_id),
-        scheduled: at(&task.current_attempt_scheduled_time),
-        began: at(&task.started_time),
+        scheduled: time(task.current_attempt_scheduled_time.as_ref()),
+        began: time(task.started_time.as_ref()),
         priority: Some(priority_level(task.priority.as_ref())),
     }
 }
@@ -170,9 +168,8 @@ impl Attempt<'_> {
     fn handed(&self, task: &rpc::PollActivityTaskQueueResponse, invoked: Moment) {
         let shared = &self.worker.shared;
         let maximum = task.retry_policy.as_ref().map_or(0, |policy| policy.maximum_attempts);
-        let at =
-            |time: &Option<Timestamp>| time.as_ref().and_then(holdfast_proto::nanos).unwrap_or(0);
-        let (due, began) = (at(&task.current_attempt_scheduled_time), at(&task.started_time));
+        let due = time(task.current_attempt_scheduled_time.as_ref());
+        let began = time(task.started_time.as_ref());
         let told = Told::Attempt { run: self.run.clone(), maximum, due, began };
         shared.handed(self.asked(Kind::Attempt, ""), invoked, told);
         shared.trace.line(format_args!(

@@ -7,7 +7,9 @@ use holdfast_proto::common::{Payload, Payloads, Priority, WorkflowExecution};
 use holdfast_proto::decoded;
 use holdfast_proto::enums::{CommandType, EventType, TaskQueueKind};
 use holdfast_proto::history::HistoryEvent;
+use holdfast_proto::history::history_event::Attributes as Event;
 use holdfast_proto::taskqueue::TaskQueue;
+use prost_types::Timestamp;
 
 /// The namespace of all that the simulator runs.
 pub const NAMESPACE: &str = "sim";
@@ -94,7 +96,24 @@ pub fn event_name(event: &HistoryEvent) -> String {
 
 /// When an event happened by its own word, in nanoseconds since the epoch.
 pub fn event_time(event: &HistoryEvent) -> u64 {
-    event.event_time.as_ref().and_then(holdfast_proto::nanos).unwrap_or(0)
+    time(event.event_time.as_ref())
+}
+
+/// A point in time in nanoseconds since the epoch; 0 when it is not set.
+pub fn time(time: Option<&Timestamp>) -> u64 {
+    time.and_then(holdfast_proto::nanos).unwrap_or(0)
+}
+
+/// What scheduled and what started the workflow task that an event ends.
+pub fn ended_task(event: &HistoryEvent) -> Option<(i64, i64)> {
+    Some(match event.attributes.as_ref()? {
+        Event::WorkflowTaskCompletedEventAttributes(a) => {
+            (a.scheduled_event_id, a.started_event_id)
+        }
+        Event::WorkflowTaskFailedEventAttributes(a) => (a.scheduled_event_id, a.started_event_id),
+        Event::WorkflowTaskTimedOutEventAttributes(a) => (a.scheduled_event_id, a.started_event_id),
+        _ => return None,
+    })
 }
 
 /// Whether an event ends its run.

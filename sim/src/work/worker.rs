@@ -14,7 +14,6 @@ use holdfast_proto::taskqueue::{StickyExecutionAttributes, TaskQueue};
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::types::NodeId;
 use prost::Message;
-use prost_types::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -24,7 +23,7 @@ use super::calls::{Failed, Patience, insist, one_call};
 use super::machine::Machine;
 use super::order::Order;
 use super::reads::weigh;
-use super::wire::{NAMESPACE, execution, millis, queue, sticky};
+use super::wire::{NAMESPACE, execution, millis, queue, sticky, time};
 use super::{Eager, Shared, asked, gifts, lock};
 use crate::record::{Got, Kind, Moment, Outcome, Poll, Saw, Told};
 use crate::rng::Rng;
@@ -169,13 +168,12 @@ async fn poll(worker: Arc<Worker>, node: NodeId, own: bool) {
 /// A task as the record of polls has it.
 fn got_task(task: &rpc::PollWorkflowTaskQueueResponse) -> Got {
     let who = task.workflow_execution.clone().unwrap_or_default();
-    let at = |time: &Option<Timestamp>| time.as_ref().and_then(holdfast_proto::nanos).unwrap_or(0);
     Got {
         id: who.workflow_id,
         run: who.run_id,
         what: format!("workflow task {}, attempt {},", task.started_event_id - 1, task.attempt),
-        scheduled: at(&task.scheduled_time),
-        began: at(&task.started_time),
+        scheduled: time(task.scheduled_time.as_ref()),
+        began: time(task.started_time.as_ref()),
         priority: None,
     }
 }
