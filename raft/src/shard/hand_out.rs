@@ -6,7 +6,7 @@ use bytes::Bytes;
 use holdfast_engine::ids::{ExecutionKey, Hlc, RunId, Uuid};
 use holdfast_engine::input::HistoryView;
 use holdfast_engine::live::TaskType;
-use holdfast_engine::matching::{HubKey, Pop, TaskKey, Window};
+use holdfast_engine::matching::{Head, HubKey, Pop, TaskKey, Window};
 use holdfast_engine::rows::BacklogRow;
 use holdfast_engine::{Input, Reply};
 use holdfast_storage::tables::Key;
@@ -15,6 +15,9 @@ use holdfast_storage::{Direction, StorageError};
 
 use super::{Held, HistoryWait, ReplyTo, Serving, row_ops};
 use crate::hubs::{Handed, LentPoller, TaskRef};
+
+/// Backlog rows that are read when only the first is asked for.
+const LOOK: usize = 64;
 
 /// Tasks of one queue.
 #[derive(Debug)]
@@ -54,11 +57,10 @@ impl Serving {
         Ok(())
     }
 
-    /// Reads the rows of one priority that a window misses.
-    fn load(&mut self, key: &QueueKey, from: TaskKey) -> Result<(), StorageError> {
+    /// Reads rows of one priority that a window misses, so many at most.
+    fn load(&mut self, key: &QueueKey, from: TaskKey, page: usize) -> Result<(), StorageError> {
         let start = backlog_key(key, &from).encode();
         let end = backlog_key(key, &TaskKey::first_of(from.priority + 1)).encode();
-        let page = self.config.backlog.max(1);
         let mut rows = Vec::new();
         let mut failed = None;
         let view = self.host.store.view();
@@ -92,8 +94,22 @@ impl Serving {
             let Some(queue) = self.queues.get_mut(key) else { return Ok(None) };
             match queue.window.pop_ready(now) {
                 Pop::Task(_, task) => return Ok(Some(task)),
-                Pop::Load(from) => self.load(key, from)?,
+                Pop::Load(from) => self.load(key, from, self.config.backlog.max(1))?,
                 Pop::Empty => return Ok(None),
+            }
+        }
+    }
+
+    /// The first task of a queue that may go out now, and how many are known. Looked up where the
+    /// window does not hold it: a hub that is told less than the truth lets younger work pass that of
+    /// other shards.
+    fn head(&mut self, key: &QueueKey) -> Result<Option<(Head, usize)>, StorageError> {
+        loop {
+            let now = self.now();
+            let Some(queue) = self.queues.get_mut(key) else { return Ok(None) };
+            match queue.window.hidden_head(now) {
+                Some(from) => self.load(key, from, LOOK.min(self.config.backlog.max(1)))?,
+                None => return Ok(queue.window.head(now)),
             }
         }
     }
@@ -145,9 +161,8 @@ impl Serving {
     /// Gives tasks of a queue to pollers while there are both, then tells the hub what is left.
     pub(super) fn hand_out(&mut self, key: &QueueKey) -> Result<(), StorageError> {
         loop {
-            let now = self.now();
-            let Some(queue) = self.queues.get_mut(key) else { return Ok(()) };
-            let work = queue.window.head(now);
+            let work = self.head(key)?;
+            let Some(queue) = self.queues.get(key) else { return Ok(()) };
             let Some((head, _)) = work else {
                 self.hubs.report(&queue.hub, self.shard, None);
                 return Ok(());
@@ -172,8 +187,7 @@ impl Serving {
             task_type: hub.task as u8,
         };
         let left = if lent.is_gone() { Some(lent) } else { self.grant(&key, lent)? };
-        let now = self.now();
-        let work = self.queues.get_mut(&key).and_then(|queue| queue.window.head(now));
+        let work = self.head(&key)?;
         // What is left must be known before the poller is in line again, or it comes right back.
         self.hubs.report(&hub, self.shard, work);
         if let Some(lent) = left {

@@ -5,8 +5,8 @@
 //! oldest work of its queue when it comes, a task a waiting poll when its entry is applied, and a
 //! task that yields to older work elsewhere does so for 100 ms. So where both wait for [`WITHIN`],
 //! which is what due timers are given (T2), somebody was not woken. Work of equal priority goes
-//! out oldest first: no task may be passed by one that is [`YOUNGER`] and as urgent. Where a shard has
-//! no leader
+//! out oldest first: no task may be passed by one that is [`YOUNGER`], nor by one of a lower priority
+//! once it has waited so long. Where a shard has no leader
 //! for a while, or more to do than it can, everybody waits, and a task may wait so much longer: as
 //! long as the slowest call of that time.
 //!
@@ -176,9 +176,7 @@ fn passed(evidence: &Evidence, seen: &Seen, wait: &Wait<'_>, poll: &Poll) -> Opt
         // More urgent.
         Ordering::Less => false,
         Ordering::Equal => before <= got.scheduled && !is_renewed,
-        // Within a shard a less urgent one goes later; over the shards of a node, with more tasks
-        // than its workers can take, it may go first: nothing is promised yet.
-        Ordering::Greater => false,
+        Ordering::Greater => before <= got.began,
     };
     if while_it_waited && passed {
         return Some(format!(
