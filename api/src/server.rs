@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use holdfast_proto::enums::IndexedValueType;
-use holdfast_raft::host::{Host, OsRng, SystemClock};
+use holdfast_raft::host::{Host, OsRng, system_clock};
 use holdfast_raft::links::LoopLinks;
 use holdfast_raft::node::{Node, NodeConfig, StartError};
 use holdfast_raft::shard::SubmitError;
@@ -149,7 +149,7 @@ impl Server {
             let shards = opened.format.shards;
             let folder = Folder { store: opened.store.clone(), log: opened.log.clone() };
             let host = Host {
-                clock: Arc::new(SystemClock::new()),
+                clock: Arc::new(system_clock()),
                 rng: Arc::new(OsRng),
                 store: opened.store,
                 log: opened.log,

@@ -9,6 +9,7 @@ use prost::{DecodeError, Message};
 
 use crate::id_record::{CurrentRun, RequestSeen};
 use crate::workflow::activity::{AttemptRetried, AttemptStarted, HeartbeatRearmed, Heartbeated};
+use crate::workflow::own_time::Ahead;
 use crate::workflow::workflow_task::{StickySet, TaskAttempt, TaskStarted, TaskUnstarted};
 
 /// One change of one slot. `Event` and `Buffered` aside, all are private: history never shows them.
@@ -46,6 +47,8 @@ pub enum Change {
     RetentionSet(RetentionSet),
     /// The request id of the start; its event does not carry it.
     StartedBy(StartedBy),
+    /// The clock was ahead and was set right: the run keeps its own time.
+    Ahead(Ahead),
     /// The run is deleted. Its rows go with it.
     RunDeleted,
 }
@@ -87,7 +90,7 @@ pub const EVENT_TAG: u16 = 1;
 
 impl Change {
     /// Tag and name of every variant, for whoever counts what a log has seen.
-    pub const NAMES: [(u16, &str); 17] = [
+    pub const NAMES: [(u16, &str); 18] = [
         (EVENT_TAG, "Event"),
         (2, "Buffered"),
         (3, "BufferFlushed"),
@@ -105,6 +108,7 @@ impl Change {
         (40, "RunDeleted"),
         (41, "RetentionSet"),
         (42, "StartedBy"),
+        (43, "Ahead"),
     ];
 
     /// The wire form.
@@ -129,6 +133,7 @@ impl Change {
             Change::CurrentRun(b) => (31, body(b)),
             Change::RetentionSet(b) => (41, body(b)),
             Change::StartedBy(b) => (42, body(b)),
+            Change::Ahead(b) => (43, body(b)),
             Change::RunDeleted => (40, Bytes::new()),
         }
     }
@@ -151,6 +156,7 @@ impl Change {
             Change::CurrentRun(b) => b.encoded_len(),
             Change::RetentionSet(b) => b.encoded_len(),
             Change::StartedBy(b) => b.encoded_len(),
+            Change::Ahead(b) => b.encoded_len(),
             Change::RunDeleted => 0,
         }
     }
@@ -175,6 +181,7 @@ impl Change {
             40 => Change::RunDeleted,
             41 => Change::RetentionSet(Message::decode(body)?),
             42 => Change::StartedBy(Message::decode(body)?),
+            43 => Change::Ahead(Message::decode(body)?),
             unknown => return Err(unknown_tag(unknown)),
         })
     }

@@ -8,25 +8,33 @@ use crate::namespace::NamespaceView;
 
 /// The surroundings of one decision. Stamped by the shard once per input.
 pub struct Env<'a> {
-    /// The hybrid time of this decision, above every earlier one of the shard.
+    /// The time of this decision, above every earlier one of the id.
     pub now: Hlc,
+    /// How far the run that the input names is ahead of the leader's clock, in nanoseconds, as
+    /// [`crate::workflow::own_time::of`] gives both.
+    pub ahead: u64,
     /// Fresh ids, seeded for this input.
     pub ids: IdSource,
     /// The namespace of the execution, as this node last saw it.
     pub namespace: &'a NamespaceView,
     /// Temporal's limits, as configured.
     pub limits: &'a Limits,
-    /// How many events this decision has stamped; the shard's next `now` lies above `now + stamped`.
+    /// How many events this decision has stamped; the id's next `now` lies above `now + stamped`.
     pub stamped: Cell<u64>,
 }
 
 impl Env<'_> {
+    /// The leader's clock, for what is remembered across runs.
+    pub fn clock(&self) -> Hlc {
+        Hlc(self.now.0.saturating_sub(self.ahead))
+    }
+
     /// The id of the namespace.
     pub fn namespace_id(&self) -> NamespaceId {
         self.namespace.id
     }
 
-    /// A number above every one given before in this shard; the `task_id` of an event.
+    /// A number above every one given before in this run; the `task_id` of an event.
     pub fn next_task_id(&self) -> i64 {
         let n = self.stamped.get();
         self.stamped.set(n + 1);

@@ -130,7 +130,7 @@ impl RecordLive {
             let forgets = over.max(recent.len().saturating_sub(room));
             let forgets = u32::try_from(forgets).unwrap_or(u32::MAX);
             let (kind, run) = (kind as i32, run.0.to_vec());
-            let seen = RequestSeen { id, at: env.now.0, run, kind, forgets };
+            let seen = RequestSeen { id, at: env.clock().0, run, kind, forgets };
             self.push(Change::RequestSeen(seen));
         }
     }
@@ -154,7 +154,7 @@ impl RecordLive {
 /// When the time begins in which a request is remembered across runs, nanoseconds since the epoch.
 fn window_begin(env: &Env<'_>) -> u64 {
     let window = u64::try_from(env.limits.request_window.as_nanos()).unwrap_or(u64::MAX);
-    env.now.0.saturating_sub(window)
+    env.clock().0.saturating_sub(window)
 }
 
 /// Folds one change into a record.
@@ -185,6 +185,7 @@ pub fn apply(record: &mut IdRecord, change: &Change) {
         | Change::HeartbeatRearmed(_)
         | Change::RetentionSet(_)
         | Change::StartedBy(_)
+        | Change::Ahead(_)
         | Change::RunDeleted => panic!("{change:?} is not a change of an id record"),
     }
 }

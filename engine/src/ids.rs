@@ -1,4 +1,4 @@
-//! Names of things: namespaces, runs, events, executions, and the hybrid time that orders them.
+//! Names of things: namespaces, runs, events, executions, and their times.
 //!
 //! All of these are plain values. Text forms are Temporal's (UUIDs in lower case with dashes).
 
@@ -165,8 +165,8 @@ impl Slot {
     }
 }
 
-/// Hybrid logical time: nanoseconds since the Unix epoch, never going back within a shard.
-/// The logical part is the last nanosecond: a stamp is at least one more than the one before.
+/// A time: nanoseconds since the Unix epoch, never going back within a workflow id. It is that of the
+/// leader's clock, and where that gives no later one than the id had before, one nanosecond more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Hlc(pub u64);
 

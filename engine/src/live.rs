@@ -73,6 +73,8 @@ pub struct Live {
     pub rows: RowSet,
     /// How large the state is, from above.
     pub size: Size,
+    /// After what its next decision is stamped: times rise, and so do the numbers of events.
+    pub last: u64,
 }
 
 /// A bound of the encoded size of a state that costs nothing to keep: what was measured last, and
@@ -104,6 +106,7 @@ impl Live {
             dirty: Dirty::default(),
             rows: RowSet::default(),
             size: Size::default(),
+            last: 0,
         }
     }
 
@@ -111,7 +114,8 @@ impl Live {
     pub fn loaded(run: RunId, state: State) -> Live {
         let rows = crate::rows::all(&state);
         let size = Size { measured: state.encoded_len() as u64, grown: 0 };
-        Live { rows, state, size, ..Live::new(run) }
+        let last = workflow::own_time::latest(&state);
+        Live { rows, state, size, last, ..Live::new(run) }
     }
 
     /// Records and applies at once: the only mutator of `state`.

@@ -11,6 +11,7 @@ use holdfast_proto::common::{Memo, SearchAttributes};
 use crate::ids::{EventId, Hlc};
 use crate::live::TaskType;
 use crate::workflow::State;
+use crate::workflow::own_time::by_the_clock;
 
 /// The parts of a run that a change touched.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -34,7 +35,7 @@ pub struct BacklogRow {
     pub task: TaskType,
     /// Priority 1 (first) .. 5; 3 when unset.
     pub priority: u8,
-    /// Not to be handed out before; also its age.
+    /// Not to be handed out before, by the leader's clock; also its age.
     pub at: Hlc,
     /// The event that scheduled it.
     pub scheduled: EventId,
@@ -49,7 +50,7 @@ pub struct BacklogRow {
 /// All rows of one run.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct RowSet {
-    /// The earliest time at which the run needs attention; `None` when never.
+    /// The earliest time, by the leader's clock, at which the run needs attention; `None` when never.
     pub deadline: Option<Hlc>,
     /// The workflow task, while it waits.
     pub workflow_task: Option<BacklogRow>,
@@ -122,38 +123,52 @@ pub struct RowDiff {
 /// Every row of a run.
 pub fn all(state: &State) -> RowSet {
     RowSet {
-        deadline: crate::workflow::deadline(state),
-        workflow_task: crate::workflow::workflow_task::backlog_row(state),
+        deadline: deadline(state),
+        workflow_task: workflow_task(state),
         activities: state
             .activities
             .keys()
-            .filter_map(|id| {
-                crate::workflow::activity::backlog_row(state, *id).map(|row| (*id, row))
-            })
+            .filter_map(|id| activity(state, *id).map(|row| (*id, row)))
             .collect(),
         visibility: crate::workflow::visibility_record(state),
     }
+}
+
+fn deadline(state: &State) -> Option<Hlc> {
+    crate::workflow::deadline(state).map(|at| by_the_clock(state, at))
+}
+
+fn workflow_task(state: &State) -> Option<BacklogRow> {
+    crate::workflow::workflow_task::backlog_row(state).map(|row| read_by_the_clock(state, row))
+}
+
+fn activity(state: &State, id: EventId) -> Option<BacklogRow> {
+    crate::workflow::activity::backlog_row(state, id).map(|row| read_by_the_clock(state, row))
+}
+
+fn read_by_the_clock(state: &State, row: BacklogRow) -> BacklogRow {
+    BacklogRow { at: by_the_clock(state, row.at), ..row }
 }
 
 /// Brings `rows` up to date with `state` where `dirty` says so, and gives what changed.
 pub fn diff(rows: &mut RowSet, state: &State, dirty: &Dirty) -> RowDiff {
     let mut out = RowDiff::default();
     if dirty.deadline {
-        let new = crate::workflow::deadline(state);
+        let new = deadline(state);
         if new != rows.deadline {
             out.deadline = Some((rows.deadline, new));
             rows.deadline = new;
         }
     }
     if dirty.workflow_task {
-        let new = crate::workflow::workflow_task::backlog_row(state);
+        let new = workflow_task(state);
         if new != rows.workflow_task {
             out.removed.extend(std::mem::replace(&mut rows.workflow_task, new.clone()));
             out.added.extend(new);
         }
     }
     for id in &dirty.activities {
-        let new = crate::workflow::activity::backlog_row(state, *id);
+        let new = activity(state, *id);
         if new.as_ref() != rows.activities.get(id) {
             out.removed.extend(rows.activities.remove(id));
             if let Some(row) = new {

@@ -37,7 +37,7 @@ use crate::namespace::NamespaceView;
 use crate::reject::Rejection;
 use crate::rows::{self, BacklogRow, Dirty};
 use crate::token::TaskToken;
-use crate::workflow::{self, State};
+use crate::workflow::{self, State, own_time};
 
 /// When every world begins; times are printed as the distance from here.
 pub(crate) const EPOCH: Hlc = Hlc(1_700_000_000_000_000_000);
@@ -175,16 +175,19 @@ impl World {
 
     fn decide_once(&mut self, input: Input) -> Result<Reply, Halt> {
         self.decisions += 1;
-        let mut draft = self.load(workflow::target(&input));
+        let target = workflow::target(&input);
+        let mut draft = self.load(target);
+        let time = own_time::of(&draft, target, self.now);
         let env = Env {
-            now: self.now,
+            now: time.now,
+            ahead: time.ahead,
             ids: IdSource::new(self.decisions),
             namespace: &self.namespace,
             limits: &self.limits,
             stamped: std::cell::Cell::new(0),
         };
         let decided = workflow::decide(&mut draft, input, &env);
-        self.now = Hlc(self.now.0 + env.stamped.get() + 1);
+        self.now = Hlc(self.now.0 + env.stamped.get() + 1).max(env.clock());
         if !matches!(decided, Err(Halt::Discard(_))) {
             self.store(draft);
         }
@@ -452,7 +455,7 @@ fn check_fold(live: &Live, log: &[(u16, Bytes)], seed: u64) {
     assert_eq!(last, live.state, "a checkpoint holds all of the state");
 }
 
-fn events(log: &[(u16, Bytes)]) -> Vec<HistoryEvent> {
+pub(crate) fn events(log: &[(u16, Bytes)]) -> Vec<HistoryEvent> {
     let events = log.iter().filter(|(tag, _)| *tag == crate::change::EVENT_TAG);
     events.map(|(_, body)| HistoryEvent::decode(body.clone()).expect("an event")).collect()
 }
@@ -612,6 +615,7 @@ fn change_text(change: &Change) -> String {
             holdfast_proto::enums::WorkflowExecutionStatus::try_from(b.status).expect("a status")
         ),
         Change::RetentionSet(b) => format!("leaves at {}", time_text(Hlc(b.delete_at))),
+        Change::Ahead(b) => format!("ahead of the clock by {} ms", b.by / 1_000_000),
         Change::StartedBy(b) => format!("started by request {}", b.request_id),
         Change::RunDeleted => "deleted".to_owned(),
     }

@@ -14,7 +14,7 @@ use holdfast_engine::ids::Hlc;
 use tokio::sync::watch;
 
 use crate::config::HEARTBEAT_MS;
-use crate::host::Clock;
+use crate::host::{Clock, Standing};
 use crate::links::CLOCK_BOUND;
 use crate::types::NodeId;
 
@@ -66,9 +66,25 @@ pub(crate) struct Clocks(Arc<Inner>);
 
 struct Inner {
     own: Arc<dyn Clock>,
-    peers: Mutex<BTreeMap<NodeId, Peer>>,
+    /// What has become of this node's wall clock.
+    standing: watch::Receiver<Standing>,
+    peers: Mutex<Known>,
     /// Changes when a peer begins or ceases to agree with this node, and while it disagrees.
     moved: watch::Sender<u64>,
+}
+
+/// What was heard since this node's clock made its last step: what was heard before is void.
+#[derive(Debug, Default)]
+struct Known {
+    steps: u64,
+    peers: BTreeMap<NodeId, Peer>,
+}
+
+/// When a peer was asked, by this node's clock as it was then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    at: Hlc,
+    steps: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,27 +108,52 @@ pub(crate) enum Verdict {
 impl Clocks {
     pub(crate) fn new(own: Arc<dyn Clock>) -> Clocks {
         let (peers, moved) = (Mutex::default(), watch::Sender::new(0));
-        Clocks(Arc::new(Inner { own, peers, moved }))
+        let standing = own.standing();
+        Clocks(Arc::new(Inner { own, standing, peers, moved }))
     }
 
-    fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, Peer>> {
-        self.0.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        let steps = self.0.standing.borrow().steps;
+        let mut known = self.0.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.steps != steps {
+            *known = Known { steps, peers: BTreeMap::new() };
+        }
+        known
     }
 
-    /// This node's time, for [`Clocks::heard`] later.
+    /// Changes when this node's clock has made a step, and when it is doubted.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.0.standing.clone()
+    }
+
+    /// For [`Clocks::answered`] later.
+    pub(crate) fn asked(&self) -> Asked {
+        Asked { steps: self.0.standing.borrow().steps, at: self.now() }
+    }
+
+    /// A peer's clock stood at `theirs` when it answered. What was asked before a step of this node's
+    /// clock tells nothing.
+    pub(crate) fn answered(&self, peer: NodeId, asked: Asked, theirs: Hlc) {
+        if asked.steps == self.0.standing.borrow().steps {
+            self.heard(peer, asked.at, theirs);
+        }
+    }
+
+    /// This node's time.
     pub(crate) fn now(&self) -> Hlc {
         self.0.own.now()
     }
 
     /// A peer's clock stood at `theirs` when it answered what was asked at `asked` by this one's.
-    pub(crate) fn heard(&self, peer: NodeId, asked: Hlc, theirs: Hlc) {
+    fn heard(&self, peer: NodeId, asked: Hlc, theirs: Hlc) {
         let at = self.now();
         let reading = Reading { low: theirs.ahead_of(at), high: theirs.ahead_of(asked), at };
-        let mut peers = self.peers();
+        let mut known = self.known();
+        let peers = &mut known.peers;
         let before = peers.get(&peer).map(|known| known.reading);
         let now = before.map_or(reading, |before| before.or(reading));
         peers.insert(peer, Peer { reading: now, heard: at });
-        drop(peers);
+        drop(known);
         // While it disagrees, how far it is off says whom this node may yield to.
         if !now.agrees(0) || before.is_none_or(|before| !before.agrees(0)) {
             self.0.moved.send_modify(|times| *times += 1);
@@ -122,7 +163,7 @@ impl Clocks {
     /// Whether a peer has answered an append, of which heartbeats are some, in the last moments.
     pub(crate) fn answers(&self, peer: NodeId) -> bool {
         let now = self.now();
-        self.peers().get(&peer).is_some_and(|known| now.since(known.heard) <= ANSWERS)
+        self.known().peers.get(&peer).is_some_and(|known| now.since(known.heard) <= ANSWERS)
     }
 
     /// Changes when the verdict may have.
@@ -132,18 +173,20 @@ impl Clocks {
 
     /// Whether node `me` of `voters` may lead. A sole voter is its own majority.
     pub(crate) fn verdict(&self, me: NodeId, voters: &[NodeId]) -> Verdict {
-        let peers = self.peers();
+        // Its own clock may be right still, but it does not follow one that is.
+        let odd = self.0.standing.borrow().odd;
+        let peers = &self.known().peers;
         let majority = voters.len() / 2 + 1;
         let own = Reading { low: 0, high: 0, at: Hlc::ZERO };
         let known: Vec<(NodeId, Reading)> = voters
             .iter()
             .filter_map(|node| match *node == me {
-                true => Some((*node, own)),
+                true => (!odd).then_some((*node, own)),
                 false => peers.get(node).map(|known| (*node, known.reading)),
             })
             .collect();
         let with = |from: i64| known.iter().filter(|(_, clock)| clock.agrees(from)).count();
-        if with(0) >= majority {
+        if !odd && with(0) >= majority {
             return Verdict::Leads;
         }
         let best = known.iter().max_by_key(|(node, clock)| (with(clock.middle()), *node));
@@ -157,7 +200,7 @@ impl Clocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::ManualClock;
+    use crate::host::{MachineClock, ManualClock, Readings};
 
     const MS: i64 = 1_000_000;
     const NOW: Hlc = Hlc(1_700_000_000_000_000_000);
@@ -191,6 +234,34 @@ mod tests {
         assert_eq!(clocks.verdict(1, &voters), Verdict::Yields(3));
         clocks.heard(2, NOW, ahead(-250));
         assert_eq!(clocks.verdict(1, &voters), Verdict::Leads, "the other one is wrong");
+    }
+
+    #[test]
+    fn a_node_whose_wall_clock_is_the_odd_one_out_yields() {
+        let own = Arc::new(MachineClock::new(|| Readings { boot: 0, wall: NOW.0 }));
+        let (clocks, voters) = (Clocks::new(own.clone()), [1, 2, 3]);
+        clocks.heard(2, NOW, ahead(0));
+        assert_eq!(clocks.verdict(1, &voters), Verdict::Leads);
+        own.doubt(true);
+        assert_eq!(clocks.verdict(1, &voters), Verdict::Waits, "to whom?");
+        clocks.heard(3, NOW, ahead(10));
+        assert_eq!(clocks.verdict(1, &voters), Verdict::Yields(3));
+        own.doubt(false);
+        assert_eq!(clocks.verdict(1, &voters), Verdict::Leads);
+    }
+
+    #[test]
+    fn what_was_heard_before_a_step_is_void() {
+        let own = Arc::new(MachineClock::new(|| Readings { boot: 0, wall: NOW.0 }));
+        let (clocks, voters) = (Clocks::new(own.clone()), [1, 2, 3]);
+        let asked = clocks.asked();
+        clocks.heard(2, NOW, ahead(0));
+        own.take_over();
+        assert_eq!(clocks.verdict(1, &voters), Verdict::Waits);
+        clocks.answered(2, asked, ahead(0));
+        assert!(!clocks.answers(2), "it was asked before");
+        clocks.answered(2, clocks.asked(), ahead(0));
+        assert_eq!(clocks.verdict(1, &voters), Verdict::Leads);
     }
 
     #[test]

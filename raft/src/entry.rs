@@ -59,7 +59,7 @@ pub struct ShardEntry {
     pub reign: Reign,
     /// Its place in that reign: 0, 1, 2, ..
     pub seq: u64,
-    /// The shard's hybrid time when it was closed.
+    /// The leader's time when it was closed: when what it holds was decided.
     pub at: Hlc,
     /// What it changes, one execution each; empty in group 0.
     pub drafts: Vec<EntryDraft>,
@@ -138,7 +138,7 @@ pub struct Mark {
     pub reign: Reign,
     /// The place in it.
     pub seq: u64,
-    /// The hybrid time.
+    /// The leader's time when it was closed.
     pub at: Hlc,
 }
 

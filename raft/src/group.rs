@@ -66,6 +66,7 @@ struct Inner {
     node: NodeId,
     sole: bool,
     raft: GroupRaft,
+    clocks: Clocks,
     links: Arc<dyn Links>,
     store: Arc<dyn Store>,
     events: mpsc::UnboundedSender<Ended>,
@@ -120,12 +121,13 @@ impl Group {
             host.links.serve(id, Peer::new(raft.clone(), id, Arc::clone(&host.clock), quiet));
             keep_quiet(&raft, quiet);
             start(&raft, id, node, members).await?;
-            let leadership = watch_leadership(&raft, node, applied.clone(), clocks);
+            let leadership = watch_leadership(&raft, node, applied.clone(), clocks.clone());
             let inner = Inner {
                 id,
                 node,
                 sole,
                 raft,
+                clocks,
                 links: Arc::clone(&host.links),
                 store: Arc::clone(&host.store),
                 events,
@@ -184,7 +186,14 @@ impl Group {
         self.inner.stopped.clone()
     }
 
-    /// The state that the tables show: the reign to go beyond, the time to go on from.
+    /// Whether a majority of clocks agrees with this node's, as far as is known at this moment.
+    pub(crate) fn clocks_agree(&self) -> bool {
+        let metrics = self.inner.raft.server_metrics();
+        let voters: Vec<NodeId> = metrics.borrow_watched().membership_config.voter_ids().collect();
+        self.inner.clocks.verdict(self.inner.node, &voters) == Verdict::Leads
+    }
+
+    /// The state that the tables show: the reign to go beyond, when its last entry was decided.
     pub fn state(&self) -> Result<GroupState, StorageError> {
         GroupState::read(self.inner.store.view().as_ref(), self.inner.id)
     }
@@ -332,11 +341,13 @@ fn watch_leadership(
 ) -> watch::Receiver<Option<u64>> {
     let (show, leadership) = watch::channel(None);
     let (mut metrics, mut moved) = (raft.server_metrics(), clocks.moved());
+    let mut standing = clocks.standing();
     let raft = raft.clone();
     let (mut given_away, mut warned) = (None, None);
     Rt::spawn_task(async move {
         loop {
             moved.mark_unchanged();
+            standing.mark_unchanged();
             let (leads, verdict) = {
                 let now = metrics.borrow_watched();
                 let term = now.vote.leader_id.term;
@@ -367,6 +378,8 @@ fn watch_leadership(
                 changed = metrics.changed() => if changed.is_err() { break },
                 changed = applied.changed(), if waits => if changed.is_err() { break },
                 changed = moved.changed(), if leads.is_some() => if changed.is_err() { break },
+                // A clock that follows nothing never changes.
+                Ok(()) = standing.changed(), if leads.is_some() => {}
                 () = show.closed() => return,
             }
         }

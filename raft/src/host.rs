@@ -1,12 +1,14 @@
 //! Everything about a node that is not a function of its inputs (DESIGN 8). Built in two places:
 //! the server's main and the simulator's node. Outbound HTTP joins it with Nexus.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use holdfast_engine::ids::Hlc;
+use holdfast_engine::workflow::own_time::CLOCK_BOUND;
 use holdfast_storage::{Log, Store};
+use tokio::sync::watch;
 
 use crate::links::Links;
 
@@ -25,14 +27,52 @@ pub struct Host {
     pub links: Arc<dyn Links>,
 }
 
-/// The time of a node: anchored to the wall clock, running as the machine's own clock does.
+/// The time of a node: it runs as the machine's own clock does and follows the wall clock (DESIGN 8).
+/// What is not [`Clock::now`] has a default that fits a clock without a wall clock to follow.
 pub trait Clock: Send + Sync + 'static {
-    /// Now. Never goes back.
+    /// Now. Goes back only when a step back of the wall clock is taken over.
     fn now(&self) -> Hlc;
 
-    /// Goes on from `at` if that is later than now: time that was stamped before does not come
-    /// again, also when the wall clock was set back while the node was down.
-    fn advance_to(&self, at: Hlc);
+    /// A time that makes no steps, for how long something takes. It says nothing of when that is.
+    fn steady(&self) -> Hlc {
+        self.now()
+    }
+
+    /// What the wall clock shows, followed or not.
+    fn wall(&self) -> Hlc {
+        self.now()
+    }
+
+    /// The wall clock is right: goes on from there.
+    fn take_over(&self) {}
+
+    /// Whether this time may be gone by. Not while the wall clock is beyond the clock bound from it and it
+    /// is open which of the two is wrong.
+    fn is_settled(&self) -> bool {
+        true
+    }
+
+    /// A majority was asked, and no clocks of a majority agree: this time is gone by, as it is.
+    fn leave_open(&self) {}
+
+    /// Whether the wall clock, which is far off, is known to be the wrong one.
+    fn doubt(&self, odd: bool) {
+        let _ = odd;
+    }
+
+    /// Changes with each step that is taken over, and with each doubt.
+    fn standing(&self) -> watch::Receiver<Standing> {
+        watch::channel(Standing::default()).1
+    }
+}
+
+/// What has become of the steps of a node's wall clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Standing {
+    /// How many were taken over. What was measured by this clock before one is void.
+    pub steps: u64,
+    /// The wall clock is far from a majority's, so that this node may say nothing of what is due.
+    pub odd: bool,
 }
 
 /// Random numbers of a node.
@@ -52,8 +92,9 @@ const SLEW_PPM: u64 = 500;
 /// A change of the wall clock against the machine's own, between two readings, that is reported.
 const JUMP: Duration = Duration::from_millis(100);
 
-/// The arithmetic of [`SystemClock`]: time that starts at the wall clock's, runs with the boot
-/// clock and leans toward the wall clock by at most 500 ppm. All times are nanoseconds.
+/// The arithmetic of a clock that follows another: time that starts at the wall clock's, runs with
+/// the boot clock and leans toward the wall clock by at most 500 ppm while that is within the clock
+/// bound. All times are nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Slew {
     /// The boot clock at the last reading.
@@ -72,11 +113,11 @@ impl Slew {
         Slew { boot, value: wall, offset: i128::from(wall) - i128::from(boot), unspent: 0 }
     }
 
-    /// Goes on from `at` if that is later; gives by how much that is.
-    pub fn advance_to(&mut self, at: u64) -> u64 {
-        let ahead = at.saturating_sub(self.value);
-        self.value += ahead;
-        ahead
+    /// Goes on from the wall clock's time, later or earlier; gives by how much that is ahead.
+    pub fn take_over(&mut self, boot: u64, wall: u64) -> i64 {
+        let (free, _) = self.read(boot, wall);
+        (self.value, self.unspent) = (wall, 0);
+        Hlc(wall).ahead_of(Hlc(free))
     }
 
     /// The time, and by how much the wall clock jumped since the last reading if it did.
@@ -87,7 +128,10 @@ impl Slew {
         let free = self.value.saturating_add(passed);
         let allowed = self.unspent / 1_000_000 * SLEW_PPM;
         self.unspent %= 1_000_000;
-        let wanted = wall.abs_diff(free).min(allowed);
+        let apart = wall.abs_diff(free);
+        // A clock that is further off is right or it is not: nothing in between is.
+        let wanted =
+            if u128::from(apart) > CLOCK_BOUND.as_nanos() { 0 } else { apart.min(allowed) };
         self.value = if wall >= free { free + wanted } else { free - wanted };
 
         let offset = i128::from(wall) - i128::from(boot);
@@ -98,22 +142,98 @@ impl Slew {
     }
 }
 
-/// The real clock.
-pub struct SystemClock {
+/// What the clocks of a machine show, in nanoseconds: the time since it was started, which goes on
+/// while it sleeps if the machine can tell, and the wall clock's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Readings {
+    /// Since the machine was started.
+    pub boot: u64,
+    /// Since the Unix epoch.
+    pub wall: u64,
+}
+
+/// The clock of a node over those of its machine.
+pub struct MachineClock {
+    read: Box<dyn Fn() -> Readings + Send + Sync>,
     slew: Mutex<Slew>,
+    began: Readings,
+    /// Nobody knows whether the wall clock, which is far off, is wrong.
+    is_open: AtomicBool,
+    standing: watch::Sender<Standing>,
 }
 
-impl SystemClock {
+impl MachineClock {
     /// Anchors to the wall clock as it stands.
-    pub fn new() -> SystemClock {
-        SystemClock { slew: Mutex::new(Slew::new(boot_nanos(), wall_nanos())) }
+    pub fn new(read: impl Fn() -> Readings + Send + Sync + 'static) -> MachineClock {
+        let began = read();
+        let slew = Mutex::new(Slew::new(began.boot, began.wall));
+        let standing = watch::Sender::new(Standing::default());
+        let is_open = AtomicBool::new(false);
+        MachineClock { read: Box::new(read), slew, began, is_open, standing }
+    }
+
+    fn slew(&self) -> std::sync::MutexGuard<'_, Slew> {
+        self.slew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Default for SystemClock {
-    fn default() -> Self {
-        SystemClock::new()
+impl Clock for MachineClock {
+    fn now(&self) -> Hlc {
+        let Readings { boot, wall } = (self.read)();
+        let (now, jump) = self.slew().read(boot, wall);
+        if let Some(by) = jump {
+            tracing::warn!(by_ms = by / 1_000_000, "the wall clock jumped");
+        }
+        Hlc(now)
     }
+
+    fn steady(&self) -> Hlc {
+        let passed = (self.read)().boot.saturating_sub(self.began.boot);
+        Hlc(self.began.wall.saturating_add(passed))
+    }
+
+    fn wall(&self) -> Hlc {
+        Hlc((self.read)().wall)
+    }
+
+    fn take_over(&self) {
+        let Readings { boot, wall } = (self.read)();
+        let by = self.slew().take_over(boot, wall);
+        tracing::warn!(by_ms = by / 1_000_000, "a step of the wall clock is taken over");
+        self.standing.send_modify(|now| now.steps += 1);
+    }
+
+    fn is_settled(&self) -> bool {
+        let Readings { boot, wall } = (self.read)();
+        let (now, _) = self.slew().read(boot, wall);
+        if u128::from(wall.abs_diff(now)) <= CLOCK_BOUND.as_nanos() {
+            self.is_open.store(false, Ordering::Relaxed);
+            return true;
+        }
+        self.is_open.load(Ordering::Relaxed)
+    }
+
+    fn leave_open(&self) {
+        if !self.is_open.swap(true, Ordering::Relaxed) {
+            tracing::warn!("no majority of clocks agrees: this node goes on by its own time");
+        }
+    }
+
+    fn doubt(&self, odd: bool) {
+        let changed = |now: &mut Standing| std::mem::replace(&mut now.odd, odd) != odd;
+        if self.standing.send_if_modified(changed) && odd {
+            tracing::warn!("the wall clock is far from a majority's: this node decides nothing");
+        }
+    }
+
+    fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+}
+
+/// The clock of this machine.
+pub fn system_clock() -> MachineClock {
+    MachineClock::new(|| Readings { boot: boot_nanos(), wall: wall_nanos() })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
@@ -122,40 +242,12 @@ fn wall_nanos() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Time since the machine was started. It goes on while a machine sleeps, which `Instant` does not:
-/// after a night in a bag every timer would be hours late, and leaning makes up for 2 s an hour.
+/// Time since the machine was started. It goes on while a machine sleeps, which `Instant` does not;
+/// that of a virtual machine which was paused does not either, and then its wall clock steps.
 fn boot_nanos() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let nanos = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
     u64::try_from(nanos).unwrap_or(0)
-}
-
-impl SystemClock {
-    fn slew(&self) -> std::sync::MutexGuard<'_, Slew> {
-        self.slew.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Clock for SystemClock {
-    fn now(&self) -> Hlc {
-        let (now, jump) = self.slew().read(boot_nanos(), wall_nanos());
-        if let Some(by) = jump {
-            tracing::warn!(by_ms = by / 1_000_000, "the wall clock jumped; not followed");
-        }
-        Hlc(now)
-    }
-
-    fn advance_to(&self, at: Hlc) {
-        self.now();
-        let ahead = self.slew().advance_to(at.0);
-        if u128::from(ahead) > JUMP.as_nanos() {
-            let by_ms = ahead / 1_000_000;
-            tracing::warn!(
-                by_ms,
-                "the wall clock is behind what was stamped before; time goes on from there"
-            );
-        }
-    }
 }
 
 /// Random numbers of the operating system.
@@ -193,10 +285,6 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Hlc {
         Hlc(self.0.load(Ordering::Relaxed))
-    }
-
-    fn advance_to(&self, at: Hlc) {
-        self.0.fetch_max(at.0, Ordering::Relaxed);
     }
 }
 
@@ -247,15 +335,68 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_is_reported_and_not_followed() {
+    fn a_step_is_reported_and_waits_until_it_is_taken_over() {
         for by in [3600 * SECOND as i64, -3600 * SECOND as i64] {
             let mut slew = Slew::new(0, EPOCH);
             let wall = EPOCH.saturating_add_signed(by) + SECOND;
-            let (now, jump) = slew.read(SECOND, wall);
-            assert_eq!(jump, Some(by));
-            assert_eq!(now.abs_diff(EPOCH + SECOND), SECOND / 1_000_000 * SLEW_PPM);
-            assert_eq!(slew.read(2 * SECOND, wall + SECOND).1, None, "reported once");
+            assert_eq!(slew.read(SECOND, wall), (EPOCH + SECOND, Some(by)));
+            let (now, jump) = slew.read(2 * SECOND, wall + SECOND);
+            assert_eq!((now, jump), (EPOCH + 2 * SECOND, None), "reported once");
+            assert_eq!(slew.take_over(3 * SECOND, wall + 2 * SECOND), by);
+            assert_eq!(slew.read(4 * SECOND, wall + 3 * SECOND), (wall + 3 * SECOND, None));
         }
+    }
+
+    #[test]
+    fn a_step_is_settled_when_it_is_taken_over_or_nobody_knows() {
+        let wall = Arc::new(AtomicU64::new(EPOCH));
+        let read = wall.clone();
+        let clock =
+            MachineClock::new(move || Readings { boot: 7, wall: read.load(Ordering::Relaxed) });
+        let show = |at| wall.store(at, Ordering::Relaxed);
+        show(EPOCH + SECOND / 2);
+        assert!(clock.is_settled(), "within the bound");
+        show(EPOCH - SECOND);
+        assert!(!clock.is_settled());
+        clock.take_over();
+        assert!(clock.is_settled());
+        show(EPOCH + SECOND);
+        assert!(!clock.is_settled());
+        clock.leave_open();
+        assert!(clock.is_settled(), "nobody knows");
+        show(EPOCH - SECOND);
+        assert!(clock.is_settled(), "it came back");
+        show(EPOCH + SECOND);
+        assert!(!clock.is_settled(), "another step");
+    }
+
+    #[test]
+    fn a_clock_leans_within_the_bound_only() {
+        let bound = CLOCK_BOUND.as_nanos() as u64;
+        for (off, leans) in [(bound, true), (bound + 1, false)] {
+            let mut slew = Slew::new(0, EPOCH);
+            let (now, _) = slew.read(SECOND, EPOCH + SECOND + off);
+            assert_eq!(now > EPOCH + SECOND, leans, "{off}");
+        }
+    }
+
+    #[test]
+    fn the_steady_time_makes_no_steps_and_who_waits_hears_of_them() {
+        let wall = Arc::new(AtomicU64::new(EPOCH));
+        let read = wall.clone();
+        let clock =
+            MachineClock::new(move || Readings { boot: 7, wall: read.load(Ordering::Relaxed) });
+        let mut standing = clock.standing();
+        wall.store(EPOCH - SECOND, Ordering::Relaxed);
+        assert_eq!((clock.now().0, clock.wall().0), (EPOCH, EPOCH - SECOND));
+        clock.doubt(true);
+        assert_eq!(*standing.borrow_and_update(), Standing { steps: 0, odd: true });
+        clock.take_over();
+        clock.doubt(false);
+        assert_eq!(*standing.borrow_and_update(), Standing { steps: 1, odd: false });
+        assert_eq!((clock.now().0, clock.steady().0), (EPOCH - SECOND, EPOCH));
+        clock.doubt(false);
+        assert!(!standing.has_changed().expect("open"));
     }
 
     #[test]
@@ -286,17 +427,8 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_on_from_what_was_stamped_before() {
-        let mut slew = Slew::new(0, EPOCH);
-        assert_eq!(slew.advance_to(EPOCH - SECOND), 0);
-        assert_eq!(slew.advance_to(EPOCH + SECOND), SECOND);
-        let (now, jump) = slew.read(SECOND, EPOCH + SECOND);
-        assert_eq!((now, jump), (EPOCH + 2 * SECOND - SECOND / 1_000_000 * SLEW_PPM, None));
-    }
-
-    #[test]
     fn the_real_clock_does_not_go_back() {
-        let clock = SystemClock::new();
+        let clock = system_clock();
         let mut last = clock.now();
         for _ in 0..1000 {
             let now = clock.now();

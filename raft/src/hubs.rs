@@ -146,7 +146,7 @@ impl Hubs {
         rate: Option<Rate>,
         sender: PollSender,
     ) -> Result<PollId, Rejection> {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let mut held = self.lock();
         held.next += 1;
         let id = held.next;
@@ -163,7 +163,7 @@ impl Hubs {
 
     /// The poll is over, served or not. May be repeated.
     pub(crate) fn withdraw(&self, hub: &HubKey, id: PollId) {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let mut held = self.lock();
         held.waiting.remove(&id);
         if held.hubs.remove_poller(hub, id, now) {
@@ -174,7 +174,7 @@ impl Hubs {
 
     /// A poll that was served went away before it had its task: another one may have it at once.
     pub(crate) fn unserved(&self, hub: &HubKey) {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let mut held = self.lock();
         held.hubs.unserved(hub);
         self.pair(&mut held, hub, now);
@@ -182,7 +182,7 @@ impl Hubs {
 
     /// A poller for a task that a shard has at its head, when no better work waits elsewhere.
     pub(crate) fn take(&self, hub: &HubKey, shard: ShardId, head: Head) -> Option<LentPoller> {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let mut held = self.lock();
         loop {
             let offer = held.hubs.try_take_poller(hub, shard, head, now)?;
@@ -194,12 +194,12 @@ impl Hubs {
 
     /// The task is about to be handed over. `false`: the poll is over, revoke the grant.
     pub(crate) fn served(&self, lent: &LentPoller) -> bool {
-        self.lock().hubs.poller_served(&lent.hub, &lent.offer, self.clock.now())
+        self.lock().hubs.poller_served(&lent.hub, &lent.offer, self.clock.steady())
     }
 
     /// A shard has nothing for the poller it was lent: it waits again, as the first.
     pub(crate) fn give_back(&self, lent: LentPoller) {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let LentPoller { hub, offer, poller, sender } = lent;
         let mut held = self.lock();
         if sender.is_closed() {
@@ -212,7 +212,7 @@ impl Hubs {
 
     /// What a shard has for a queue: its first task and how many are ready.
     pub(crate) fn report(&self, hub: &HubKey, shard: ShardId, work: Option<(Head, usize)>) {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let mut held = self.lock();
         if held.hubs.report_work(hub, shard, work, now).is_err() {
             // Too many hubs: the backlog row stays, and the next poll of the queue finds it when
@@ -225,7 +225,7 @@ impl Hubs {
 
     /// A shard no longer leads here: what it reported is void.
     pub(crate) fn shard_gone(&self, shard: ShardId) {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let mut held = self.lock();
         for hub in held.hubs.shard_lost(shard) {
             self.pair(&mut held, &hub, now);
@@ -234,7 +234,7 @@ impl Hubs {
 
     /// Whether the worker of a sticky queue is gone.
     pub(crate) fn is_sticky_gone(&self, hub: &HubKey) -> bool {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         self.lock().hubs.sticky_gone(hub, now)
     }
 
@@ -251,13 +251,19 @@ impl Hubs {
 
     /// Who polled a queue lately.
     pub(crate) fn pollers(&self, hub: &HubKey) -> Vec<PollerInfo> {
-        let now = self.clock.now();
-        self.lock().hubs.get(hub).map(|hub| hub.describe(now)).unwrap_or_default()
+        let (steady, now) = (self.clock.steady(), self.clock.now());
+        let mut infos =
+            self.lock().hubs.get(hub).map(|hub| hub.describe(steady)).unwrap_or_default();
+        for at in infos.iter_mut().filter_map(|info| info.last_access_time.as_mut()) {
+            let ago = steady.since(Hlc::from_timestamp(at)).as_nanos();
+            *at = Hlc(now.0.saturating_sub(u64::try_from(ago).unwrap_or(0))).timestamp();
+        }
+        infos
     }
 
     /// Pairs the queues whose next token is there, and gives when the next one will be.
     fn pair_due(&self) -> Option<Instant> {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let mut held = self.lock();
         while let Some(hub) = held.alarms.pop(now) {
             self.pair(&mut held, &hub, now);

@@ -26,6 +26,7 @@ pub mod rows;
 pub mod rt;
 pub mod seal;
 pub mod shard;
+mod steps;
 pub mod types;
 mod waits;
 mod wire;

@@ -30,14 +30,13 @@ use crate::types::{NodeId, TypeConfig, Vote};
 /// The openraft handle of a group.
 pub type GroupRaft = Raft<TypeConfig, Machine>;
 
-/// How far ahead of its own clock a follower lets an entry be stamped (A8).
-pub const CLOCK_BOUND: Duration = Duration::from_millis(500);
+pub use holdfast_engine::workflow::own_time::CLOCK_BOUND;
 
 /// What one node of a group says to another.
 #[derive(Clone, Debug)]
 pub enum Message {
-    /// Entries, or none: a heartbeat.
-    Append(AppendEntriesRequest<TypeConfig>),
+    /// Entries, or none: a heartbeat; and what the leader's clock says.
+    Append(AppendEntriesRequest<TypeConfig>, Hlc),
     /// A candidate asks.
     Vote(VoteRequest<TypeConfig>),
     /// Somebody asks whether it could win.
@@ -46,6 +45,8 @@ pub enum Message {
     Snapshot(Vote, Image),
     /// Take over.
     TransferLeader(TransferLeaderRequest<TypeConfig>),
+    /// What do your clocks say? It concerns the node and no group.
+    Time,
 }
 
 /// The answer to a [`Message`] of the same name.
@@ -59,6 +60,13 @@ pub enum Answer {
     Snapshot(SnapshotResponse<TypeConfig>),
     /// To [`Message::TransferLeader`].
     TransferLeader(TransferLeaderResponse<TypeConfig>),
+    /// To [`Message::Time`].
+    Time {
+        /// The node's time.
+        now: Hlc,
+        /// What its wall clock shows, followed or not.
+        wall: Hlc,
+    },
 }
 
 /// Why there is no answer. The message may have been received all the same.
@@ -123,8 +131,9 @@ impl Peer {
     async fn handle(self, message: Message) -> Result<Answer, String> {
         let raft = &self.raft;
         match message {
-            Message::Append(request) => {
-                check_stamps(&request, self.clock.now())?;
+            Message::Time => Ok(Answer::Time { now: self.clock.now(), wall: self.clock.wall() }),
+            Message::Append(request, leader) => {
+                check_stamps(&request, leader, self.clock.now())?;
                 let answer = raft.append_entries(request).await.map_err(|e| e.to_string())?;
                 Ok(Answer::Append(answer, self.clock.now()))
             }
@@ -146,10 +155,20 @@ impl Peer {
     }
 }
 
-/// Refuses entries of a leader whose clock is far ahead, so that a bad clock cannot commit.
-fn check_stamps(request: &AppendEntriesRequest<TypeConfig>, now: Hlc) -> Result<(), String> {
+/// Refuses entries of a leader whose clock is far ahead, so that a bad clock cannot commit. What is
+/// committed already was accepted by a majority, and what such a clock stamped that has been set right
+/// since is old: who refused either would lag behind until its own clock shows that time.
+fn check_stamps(
+    request: &AppendEntriesRequest<TypeConfig>,
+    leader: Hlc,
+    now: Hlc,
+) -> Result<(), String> {
     let limit = now.after(CLOCK_BOUND);
-    let early = request.entries.iter().find_map(|entry| match &entry.payload {
+    if leader <= limit {
+        return Ok(());
+    }
+    let open = request.entries.iter().filter(|entry| Some(entry.log_id) > request.leader_commit);
+    let early = open.into_iter().find_map(|entry| match &entry.payload {
         EntryPayload::Normal(bytes) => bytes.mark().map(|mark| mark.at).filter(|at| *at > limit),
         _ => None,
     });
@@ -234,10 +253,10 @@ impl RaftNetworkV2<TypeConfig> for GroupLink {
         request: AppendEntriesRequest<TypeConfig>,
         _: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let asked = self.clocks.now();
-        match self.call(Message::Append(request)).await? {
+        let asked = self.clocks.asked();
+        match self.call(Message::Append(request, self.clocks.now())).await? {
             Answer::Append(answer, theirs) => {
-                self.clocks.heard(self.target, asked, theirs);
+                self.clocks.answered(self.target, asked, theirs);
                 Ok(answer)
             }
             _ => Err(self.strange().into()),
@@ -440,7 +459,7 @@ mod tests {
         };
         let silent = send().await;
         assert!(silent.contains("no snapshot is read"), "{silent}");
-        clocks.heard(2, clocks.now(), clocks.now());
+        clocks.answered(2, clocks.asked(), clocks.now());
         let sent = send().await;
         assert!(!sent.contains("no snapshot is read"), "{sent}");
     }

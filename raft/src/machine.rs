@@ -67,7 +67,7 @@ pub struct AppliedMark {
     pub index: Option<u64>,
     /// The newest reign accepted.
     pub reign: Reign,
-    /// The greatest hybrid time accepted.
+    /// The latest time of an accepted entry.
     pub at: Hlc,
 }
 

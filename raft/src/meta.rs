@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_engine::IdSource;
-use holdfast_engine::ids::Hlc;
 use holdfast_engine::namespace::{self, Command, Outcome, RegistryChange};
 use holdfast_storage::tables::meta::{RegistryKey, registry_to_value};
 use holdfast_storage::tables::{delete, put};
@@ -126,7 +125,6 @@ struct Reigning {
     term: u64,
     reign: Reign,
     next_seq: u64,
-    clock: Hlc,
 }
 
 impl Meta {
@@ -182,7 +180,7 @@ impl Meta {
         let state = self.group.state().map_err(|_| NO_LEADER)?;
         let counter = if state.reign.term == term { state.reign.counter + 1 } else { 1 };
         self.read().map_err(|_| NO_LEADER)?;
-        Ok(Reigning { term, reign: Reign { term, counter }, next_seq: 0, clock: state.at })
+        Ok(Reigning { term, reign: Reign { term, counter }, next_seq: 0 })
     }
 
     /// Decides on what is committed alone: one command at a time.
@@ -191,7 +189,7 @@ impl Meta {
         current: &mut Reigning,
         command: Command,
     ) -> Result<Outcome, SubmitError> {
-        let now = Hlc(self.host.clock.now().0.max(current.clock.0 + 1));
+        let now = self.host.clock.now();
         let ids = IdSource::new(self.host.rng.next_u64());
         let registry = self.show.borrow().clone();
         let decided = namespace::decide(&registry, command, now, &ids);
@@ -210,7 +208,6 @@ impl Meta {
         let bytes = entry.encode().map_err(|_| NO_LEADER)?;
         self.group.propose(current.term, bytes).await;
         current.next_seq += 1;
-        current.clock = now;
         loop {
             let ended = self.ended.recv().await.ok_or(LOST)?;
             if ended.reign != current.reign || ended.seq != seq {

@@ -40,6 +40,7 @@ use crate::seal::{Purpose, Sealer};
 use crate::shard::{
     Answer, HistoryWait, Inbox, Leading, ReplyTo, ShardConfig, ShardStatus, SubmitError, Work, run,
 };
+use crate::steps;
 use crate::types::NodeId;
 
 /// How a node is set up.
@@ -160,15 +161,16 @@ impl Node {
             let opened = open_shards(&host, &config).await?;
             let (meta, registry, task) =
                 meta::start(&host, meta_group.clone(), Some(ended), stopped.clone())?;
-            let mut tasks = vec![task];
+            let members = config.members.clone();
+            let watch = steps::watch(host.clone(), config.node_id, members, stopped.clone());
+            let mut tasks = vec![task, Rt::spawn_task(watch)];
 
             let shard_config = ShardConfig {
                 cache_bytes: config.shard.cache_bytes / config.shards as usize,
                 ..config.shard.clone()
             };
-            let inboxes: Vec<_> = (0..config.shards)
-                .map(|_| Arc::new(Inbox::new(shard_config.admission.clone())))
-                .collect();
+            let inbox = |_| Arc::new(Inbox::new(shard_config.admission.clone()));
+            let inboxes: Vec<_> = (0..config.shards).map(inbox).collect();
             let hubs = hubs(&host, &registry, config.polls, inboxes.clone());
             tasks.push(Rt::spawn_task(ring(hubs.clone(), stopped.clone())));
             let limits = Arc::new(config.limits);
@@ -551,7 +553,7 @@ fn hubs(
 ) -> Arc<Hubs> {
     // Workers that polled before a restart get the time to come back; at first there are none.
     let fresh = registry.current().is_empty();
-    let grace_until = if fresh { Hlc::ZERO } else { host.clock.now().after(STICKY_GONE_AFTER) };
+    let grace_until = if fresh { Hlc::ZERO } else { host.clock.steady().after(STICKY_GONE_AFTER) };
     Arc::new(Hubs::new(host.clock.clone(), limits, inboxes, grace_until))
 }
 

@@ -30,7 +30,8 @@ pub struct GroupState {
     pub reign: Reign,
     /// The only sequence number that this reign may go on with.
     pub next_seq: u64,
-    /// The greatest hybrid time of an accepted entry.
+    /// The latest time of an accepted entry. Nothing goes on from it: it says whether the clock was set
+    /// back.
     pub at: Hlc,
 }
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_engine::ids::Hlc;
-use holdfast_raft::host::{Clock, Slew};
+use holdfast_raft::host::{Clock, MachineClock, Readings, Standing};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Wall time at the beginning of every run, in nanoseconds since the epoch.
@@ -49,12 +50,13 @@ pub struct Machine {
     drift_ppm: i64,
     /// How far its wall clock is ahead, in nanoseconds.
     skew: Arc<AtomicI64>,
+    steps: Arc<Mutex<Steps>>,
 }
 
 impl Machine {
     /// A machine with clocks that are wrong by so much.
     pub fn new(time: TrueTime, drift_ppm: i64, skew: i64) -> Machine {
-        Machine { time, drift_ppm, skew: Arc::new(AtomicI64::new(skew)) }
+        Machine { time, drift_ppm, skew: Arc::new(AtomicI64::new(skew)), steps: Arc::default() }
     }
 
     /// Sets the wall clock: ahead of true time by so many nanoseconds.
@@ -80,15 +82,36 @@ impl Machine {
 
     /// The clock of a node that starts now: anchored to the wall clock as it stands.
     pub fn start(&self) -> NodeClock {
-        let slew = Slew::new(self.boot(), self.wall());
-        NodeClock { machine: self.clone(), slew: Mutex::new(slew) }
+        let read = self.clone();
+        let clock = MachineClock::new(move || Readings { boot: read.boot(), wall: read.wall() });
+        NodeClock { machine: self.clone(), clock }
+    }
+
+    /// What its nodes made of the steps of its wall clock.
+    pub fn steps(&self) -> Steps {
+        *self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, what: impl FnOnce(&mut Steps)) {
+        what(&mut self.steps.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// What one life of a node has for a clock: the arithmetic of the product's over the machine's.
+/// What nodes made of the steps of their wall clocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Steps {
+    /// Taken over, forward.
+    pub forward: u64,
+    /// Taken over, back.
+    pub back: u64,
+    /// How often a wall clock was found to be the odd one out.
+    pub odd: u64,
+}
+
+/// What one life of a node has for a clock: the product's over the machine's.
 pub struct NodeClock {
     machine: Machine,
-    slew: Mutex<Slew>,
+    clock: MachineClock,
 }
 
 impl NodeClock {
@@ -96,22 +119,52 @@ impl NodeClock {
     pub fn ahead(&self) -> i64 {
         self.now().ahead_of(self.machine.time.now())
     }
+
+    /// How far it is ahead of its machine's wall clock, in nanoseconds.
+    pub fn ahead_of_the_wall(&self) -> i64 {
+        self.now().ahead_of(self.wall())
+    }
 }
 
 impl Clock for NodeClock {
     fn now(&self) -> Hlc {
-        let mut slew = self.slew.lock().unwrap_or_else(PoisonError::into_inner);
-        let (now, jump) = slew.read(self.machine.boot(), self.machine.wall());
-        drop(slew);
-        if let Some(by) = jump {
-            tracing::debug!(by_ms = by / 1_000_000, "the wall clock jumped; not followed");
-        }
-        Hlc(now)
+        self.clock.now()
     }
 
-    fn advance_to(&self, at: Hlc) {
-        self.now();
-        self.slew.lock().unwrap_or_else(PoisonError::into_inner).advance_to(at.0);
+    fn steady(&self) -> Hlc {
+        self.clock.steady()
+    }
+
+    fn wall(&self) -> Hlc {
+        self.clock.wall()
+    }
+
+    fn take_over(&self) {
+        let is_forward = self.ahead_of_the_wall() < 0;
+        self.machine.count(|steps| match is_forward {
+            true => steps.forward += 1,
+            false => steps.back += 1,
+        });
+        self.clock.take_over();
+    }
+
+    fn is_settled(&self) -> bool {
+        self.clock.is_settled()
+    }
+
+    fn leave_open(&self) {
+        self.clock.leave_open();
+    }
+
+    fn doubt(&self, odd: bool) {
+        if odd && !self.standing().borrow().odd {
+            self.machine.count(|steps| steps.odd += 1);
+        }
+        self.clock.doubt(odd);
+    }
+
+    fn standing(&self) -> watch::Receiver<Standing> {
+        self.clock.standing()
     }
 }
 
@@ -120,15 +173,17 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_jump_counts_from_the_next_start() {
+    async fn a_step_waits_until_it_is_taken_over_or_for_the_next_start() {
         const HOUR: i64 = 3_600_000_000_000;
         let machine = Machine::new(TrueTime::begin(), 100, 5_000_000);
         let clock = machine.start();
         assert_eq!(clock.ahead(), 5_000_000);
         machine.set_skew(-HOUR);
         tokio::time::advance(Duration::from_secs(10)).await;
-        // 100 ppm fast for 10 s is 1 ms; leaning toward the wall clock takes back 500 ppm of 10.001 s.
-        assert_eq!(clock.ahead(), 5_000_000 + 1_000_000 - 5_000_500);
+        // 100 ppm fast for 10 s is 1 ms; nobody leans toward a wall clock that is so far off.
+        assert_eq!(clock.ahead(), 5_000_000 + 1_000_000);
         assert_eq!(machine.start().ahead(), -HOUR);
+        clock.take_over();
+        assert_eq!((clock.ahead(), machine.steps().back), (-HOUR, 1));
     }
 }

@@ -10,6 +10,7 @@ pub mod close;
 pub mod commands;
 pub mod describe;
 pub mod marker;
+pub mod own_time;
 pub mod properties;
 pub mod search_attributes;
 pub mod signal;
@@ -149,6 +150,14 @@ pub struct State {
     /// The version of that worker, if it told one.
     #[prost(message, optional, tag = "29")]
     pub worker_version: Option<WorkerVersionStamp>,
+    /// How far the run's time is ahead of the leader's clock, in nanoseconds; 0 but for a run that
+    /// was open when a clock that was ahead was set right.
+    #[prost(uint64, tag = "30")]
+    pub ahead: u64,
+    /// The number (`task_id`) of its last event. That may be later than all its times: an event is
+    /// numbered when it is written.
+    #[prost(uint64, tag = "31")]
+    pub last_number: u64,
 }
 
 impl State {
@@ -317,6 +326,10 @@ pub fn decide(draft: &mut Draft, input: Input, env: &Env<'_>) -> Result<Reply, H
         return decided;
     }
     settle(draft, env);
+    let stamped = env.now.0.saturating_add(env.stamped.get());
+    for run in &mut draft.runs {
+        run.last = run.last.max(stamped);
+    }
     match draft.runs[..known].iter_mut().find_map(|run| close::overgrown(run, env)) {
         Some(run) => Err(Halt::Discard(Box::new(Input::Overgrown { run }))),
         None => decided,
@@ -411,8 +424,10 @@ pub(crate) fn already_completed() -> Rejection {
 
 /// Turns the grants of a run into changes, oldest first. Every decision that pushes a change
 /// onto a run does this before, so that the log has things in the order in which workers saw
-/// them: a signal that meets a granted task must be buffered behind it.
+/// them: a signal that meets a granted task must be buffered behind it. Before all, the log learns
+/// what time it is for the run.
 pub fn make_starts_durable(run: &mut Live, env: &Env<'_>) {
+    own_time::keep(run, env);
     let mut grants: Vec<_> = std::mem::take(&mut run.overlay.grants).into_iter().collect();
     grants.sort_by_key(|(_, grant)| grant.at);
     for (scheduled, grant) in grants {
@@ -460,7 +475,10 @@ fn flush_starts(draft: &mut Draft, env: &Env<'_>) -> Reply {
 /// out in the same moment may buffer, then that task. The end of the run itself comes when its
 /// time has: what was due before it happened before it, however late the leader looks.
 fn due(draft: &mut Draft, env: &Env<'_>) -> Reply {
-    let Some(run) = draft.target() else { return Reply::Gone };
+    let Some(run) = draft.target().filter(|run| run.state.exists && !run.state.deleted) else {
+        return Reply::Gone;
+    };
+    own_time::keep(run, env);
     if deadline(&run.state).is_none_or(|at| at > env.now) {
         return Reply::Done;
     }
@@ -541,6 +559,7 @@ pub fn apply(state: &mut State, change: &Change, dirty: &mut Dirty) {
         Change::RetentionSet(b) => close::retention_set(state, b, dirty),
         Change::RunDeleted => close::deleted(state, dirty),
         Change::StartedBy(b) => start::started_by(state, b),
+        Change::Ahead(b) => own_time::set(state, b, dirty),
         Change::RequestSeen(_) | Change::CurrentRun(_) => {
             panic!("{change:?} is not a change of a run")
         }
@@ -556,6 +575,7 @@ fn written(state: &mut State, event: &HistoryEvent, dirty: &mut Dirty) {
     state.history_bytes += event.encoded_len() as u64;
     let at = event.event_time.as_ref().map_or(Hlc::ZERO, Hlc::from_timestamp).0;
     state.last_event_at = state.last_event_at.max(at);
+    state.last_number = state.last_number.max(u64::try_from(event.task_id).unwrap_or(0));
     note_request(state, event);
     if state.flushing > 0 {
         state.flushing -= 1;

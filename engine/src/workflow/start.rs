@@ -32,7 +32,7 @@ use crate::rows::Dirty;
 use crate::validate::duration;
 use crate::workflow::close::{Termination, terminate};
 use crate::workflow::workflow_task::{given, normal_queue, schedule_if_needed, start_inline};
-use crate::workflow::{RequestEvent, RunInfo, State, make_starts_durable};
+use crate::workflow::{RequestEvent, RunInfo, State, make_starts_durable, own_time};
 
 /// A start that comes again.
 enum Repeated {
@@ -269,6 +269,7 @@ pub fn begin<'a>(
         terminate(old, Termination::by_new_run(id), env);
     }
     let mut run = Live::new(id);
+    own_time::keep(&mut run, env);
     let request_id = request.request_id.clone();
     run.event_full(started_event(&draft.key.id, id, request, eager, env));
     run.push(Change::StartedBy(StartedBy { request_id: request_id.clone() }));

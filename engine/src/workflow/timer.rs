@@ -34,6 +34,9 @@ pub struct Timer {
     /// When it fires.
     #[prost(uint64, tag = "2")]
     pub fires_at: u64,
+    /// When it began.
+    #[prost(uint64, tag = "3")]
+    pub began_at: u64,
 }
 
 /// StartTimer. A time of zero, or none, fires at once.
@@ -164,7 +167,8 @@ pub fn started(
 ) {
     let at = event.event_time.as_ref().map_or(Hlc::ZERO, Hlc::from_timestamp);
     let time = duration(attributes.start_to_fire_timeout.as_ref()).unwrap_or(0);
-    let timer = Timer { started: event.event_id, fires_at: at.0.saturating_add(time) };
+    let (started, fires_at) = (event.event_id, at.0.saturating_add(time));
+    let timer = Timer { started, fires_at, began_at: at.0 };
     let before = state.timers.insert(attributes.timer_id.clone(), timer);
     assert!(before.is_none(), "timer {} starts once at a time", attributes.timer_id);
     dirty.deadline = true;

@@ -6,9 +6,10 @@ use std::collections::btree_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use holdfast_engine::ids::{ChangeSeq, ExecutionKey, Hlc, RunId, Slot};
+use holdfast_engine::ids::{ChangeSeq, ExecutionKey, RunId, Slot};
 use holdfast_engine::namespace::NamespaceView;
 use holdfast_engine::rows;
+use holdfast_engine::workflow::own_time;
 use holdfast_engine::{
     Change, Code, Draft, Env, Halt, IdSource, Input, Live, Overlay, RecordLive, Rejection, Reply,
     Target,
@@ -62,8 +63,10 @@ impl Serving {
             };
             let (mut cached, mut draft) = loaded?;
             let overlay = draft.runs.first().map(|live| live.overlay.clone());
+            let time = own_time::of(&draft, target, self.now());
             let env = Env {
-                now: self.stamp(),
+                now: time.now,
+                ahead: time.ahead,
                 ids: IdSource::new(self.host.rng.next_u64()),
                 namespace,
                 limits: &self.limits,
@@ -71,7 +74,7 @@ impl Serving {
             };
             let outcome =
                 catch_unwind(AssertUnwindSafe(|| holdfast_engine::decide(&mut draft, input, &env)));
-            self.clock = Hlc(env.now.0 + env.stamped.get());
+            self.clock = env.clock();
             match outcome {
                 Ok(Ok(reply)) => return self.absorb(key, cached, draft, Ok(reply)),
                 Ok(Err(Halt::Rejected(why))) => return self.absorb(key, cached, draft, Err(why)),
@@ -91,11 +94,6 @@ impl Serving {
             result: Err(Rejection::new(Code::Internal, "a decision was discarded too often")),
             observed: 0,
         })
-    }
-
-    /// A time above every one stamped before, and not behind this node's clock.
-    fn stamp(&self) -> Hlc {
-        Hlc(self.host.clock.now().0.max(self.clock.0 + 1))
     }
 
     /// A panic while deciding concerns this execution alone (DESIGN 3, rule 8; A27).
@@ -266,7 +264,7 @@ impl Serving {
         if live.overlay.grants.is_empty() {
             self.grants.remove(&(key.clone(), run));
         } else if self.grants.insert((key.clone(), run)) && self.grants.len() == 1 {
-            self.first_grant = self.host.clock.now();
+            self.first_grant = self.host.clock.steady();
         }
         let changes = std::mem::take(&mut live.changes);
         let dirty = std::mem::take(&mut live.dirty);

@@ -15,6 +15,7 @@ use holdfast_storage::{Direction, StorageError};
 
 use super::{Held, HistoryWait, ReplyTo, Serving, row_ops};
 use crate::hubs::{Handed, LentPoller, TaskRef};
+use crate::links::CLOCK_BOUND;
 
 /// Backlog rows that are read when only the first is asked for.
 const LOOK: usize = 64;
@@ -42,10 +43,12 @@ fn task_key(key: &BacklogKey) -> TaskKey {
 }
 
 impl Serving {
-    /// What time it is for tasks: what has been stamped is not in the future, though the clock of
-    /// this node may be a little behind that of the leader before it.
-    fn now(&self) -> Hlc {
-        self.host.clock.now().max(self.clock)
+    /// What time it is for tasks and decisions: what has been decided is not in the future, though the
+    /// clock of this node may be a little behind that of the leader before it. What was decided
+    /// further ahead than that was so by a clock that was wrong.
+    pub(super) fn now(&self) -> Hlc {
+        let now = self.host.clock.now();
+        if self.clock > now.after(CLOCK_BOUND) { now } else { now.max(self.clock) }
     }
 
     /// Opens the window of a queue that had a backlog before this reign.

@@ -12,6 +12,7 @@ mod decide;
 mod hand_out;
 mod open;
 mod reads;
+mod review;
 mod row_ops;
 mod serve;
 
@@ -40,6 +41,7 @@ use crate::waits::Waits;
 
 pub use crate::admission::AdmissionLimits;
 use hand_out::Queue;
+use review::Review;
 pub(crate) use serve::{Inbox, run};
 
 /// How a shard batches and how much it holds.
@@ -241,8 +243,14 @@ pub(crate) struct Serving {
     hubs: Arc<Hubs>,
     registry: RegistryWatch,
     reign: Reign,
-    /// Highest time stamped or applied.
+    /// When the last thing was decided here, by this clock or an earlier leader's.
     clock: Hlc,
+    /// What the clock showed when it was last looked at; at first, when the last entry was decided.
+    looked: Hlc,
+    /// The rows that are to be looked at since the clock was set back.
+    review: Option<Review>,
+    /// The steps of the clock that the clocks of the others are known to agree with.
+    steps: u64,
     /// Entries proposed in this reign; the next has seq `proposed`.
     proposed: u64,
     /// Entries of this reign that are applied.
@@ -258,6 +266,7 @@ pub(crate) struct Serving {
     pub(crate) reads: Vec<Held>,
     /// Runs with grants that are not durable.
     pub(crate) grants: BTreeSet<(ExecutionKey, RunId)>,
+    /// When the first of them was made, by the steady clock.
     first_grant: Hlc,
     wheel: Wheel,
     /// Deadline rows before this key are gone (A16).

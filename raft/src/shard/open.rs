@@ -28,8 +28,6 @@ impl Serving {
         let store = leading.host.store.as_ref();
         let state = GroupState::read(store.view().as_ref(), leading.group.id())?;
         let counter = if state.reign.term == term { state.reign.counter + 1 } else { 1 };
-        // Otherwise what is stamped now would lie in this clock's future, and wait for it.
-        leading.host.clock.advance_to(state.at);
         let mut serving = Serving {
             shard: leading.shard,
             group: leading.group.id(),
@@ -40,6 +38,9 @@ impl Serving {
             registry: leading.registry.clone(),
             reign: Reign { term, counter: counter.max(leading.reigns) },
             clock: state.at,
+            looked: state.at,
+            review: None,
+            steps: leading.host.clock.standing().borrow().steps,
             proposed: 0,
             applied: 0,
             cache: Cache::new(leading.config.cache_bytes),

@@ -4,7 +4,11 @@
 //! applied state alone waits for a read index: a deposed leader that does not know it yet must
 //! not answer, be it a describe, a refusal or a task for a worker. One round serves all that wait.
 
+use tokio::sync::mpsc;
+
 use super::{Held, Serving};
+use crate::group::Group;
+use crate::rt::Rt;
 
 impl Serving {
     /// Holds an answer until entry `observed` is applied, or until the next read index.
@@ -23,8 +27,13 @@ impl Serving {
         }
     }
 
-    /// Takes the answers that the next read index will release.
-    pub(super) fn start_reads(&mut self) -> Vec<Held> {
-        std::mem::take(&mut self.reads)
+    /// Asks for a read index for the answers that wait for one; they come out with whether there was
+    /// one.
+    pub(super) fn begin_reads(&mut self, group: Group, out: mpsc::Sender<(Vec<Held>, bool)>) {
+        let held = std::mem::take(&mut self.reads);
+        Rt::spawn_task(async move {
+            let ok = group.read_index().await.is_ok();
+            let _ = out.send((held, ok)).await;
+        });
     }
 }

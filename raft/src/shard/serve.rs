@@ -14,6 +14,7 @@ use holdfast_storage::tables::{Key, ShardId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::review::time_is_known;
 use super::row_ops;
 use super::{
     Answer, Batch, Held, InFlight, Leading, ReplyTo, RunEffects, Serving, ShardStatus, SubmitError,
@@ -27,7 +28,6 @@ use crate::group::Group;
 use crate::hubs::{Hubs, LentPoller, TaskRef};
 use crate::machine::{Ended, Proposed};
 use crate::meta::stopped;
-use crate::rt::Rt;
 
 /// What waits for a shard's leader.
 #[derive(Debug)]
@@ -264,6 +264,14 @@ async fn duties(
                 continue;
             }
         }
+        let known = tokio::select! {
+            biased;
+            () = stopped(stop) => return,
+            known = time_is_known(leading, term) => known,
+        };
+        if !known {
+            continue;
+        }
         while ended.try_recv().is_ok() {}
         reigned = Some(term);
         match reign(leading, term, ended, stop).await {
@@ -379,29 +387,27 @@ impl Serving {
         stop: &mut watch::Receiver<bool>,
     ) -> End {
         let mut leadership = leading.group.leadership();
+        let mut standing = self.host.clock.standing();
         let term = self.reign.term;
         let (rounds_out, mut rounds) = mpsc::channel::<(Vec<Held>, bool)>(1);
         let mut reading = false;
         loop {
+            if !self.knows_the_time(leading) {
+                match self.stand_still(leading, ended, stop).await {
+                    Some(end) => return end,
+                    None => continue,
+                }
+            }
             let wake_at = match self.turn(leading) {
                 Ok(at) => at,
                 Err(why) => return End::Damaged(why),
             };
-            loop {
-                match self.next_entry() {
-                    Ok(Some(entry)) => leading.group.propose(term, entry).await,
-                    Ok(None) => break,
-                    Err(why) => return End::Damaged(why),
-                }
+            if let Err(why) = self.propose(leading, term).await {
+                return End::Damaged(why);
             }
             if !reading && !self.reads.is_empty() {
                 reading = true;
-                let held = self.start_reads();
-                let (group, out) = (leading.group.clone(), rounds_out.clone());
-                Rt::spawn_task(async move {
-                    let ok = group.read_index().await.is_ok();
-                    let _ = out.send((held, ok)).await;
-                });
+                self.begin_reads(leading.group.clone(), rounds_out.clone());
             }
             if !leading.inbox.lock().admission.is_empty() && !self.is_full() {
                 // More work waits: do not sleep, but let others run.
@@ -442,6 +448,8 @@ impl Serving {
                 }
                 () = stopped(stop) => return self.wind_down(leading, ended).await,
                 () = leading.inbox.wake.notified() => {}
+                // What is due is another matter now.
+                Ok(()) = standing.changed() => {}
                 // A full entry that waits for a place in the pipeline: nothing that is due can be
                 // decided before one is applied, and looking again at once would only spin.
                 () = sleep, if !self.is_full() => {}
@@ -449,9 +457,33 @@ impl Serving {
         }
     }
 
+    /// Waits until this node may say what time it is; gives how the reign ends where it does before.
+    async fn stand_still(
+        &mut self,
+        leading: &Leading,
+        ended: &mut mpsc::UnboundedReceiver<Ended>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Option<End> {
+        tokio::select! {
+            biased;
+            () = stopped(stop) => Some(self.wind_down(leading, ended).await),
+            known = time_is_known(leading, self.reign.term) => {
+                (!known).then_some(End::Lost(ANOTHER))
+            }
+        }
+    }
+
+    /// Proposes the entries that are ready, as long as the pipeline takes them.
+    async fn propose(&mut self, leading: &Leading, term: u64) -> Result<(), StorageError> {
+        while let Some(entry) = self.next_entry()? {
+            leading.group.propose(term, entry).await;
+        }
+        Ok(())
+    }
+
     /// One turn: due deadlines, due tasks, inputs. Gives when to wake at the latest.
     fn turn(&mut self, leading: &Leading) -> Result<Instant, StorageError> {
-        let now = self.host.clock.now();
+        let now = self.look_at_the_clock();
         let mut budget = TURN;
         self.refill_wheel()?;
         while budget > 0 && !self.is_full() {
@@ -465,6 +497,7 @@ impl Serving {
             self.refill_wheel()?;
         }
         self.delayed(now)?;
+        let reviewing = self.go_on_reviewing(now)?;
         while budget > 0 && !self.is_full() {
             budget -= 1;
             match leading.inbox.pop() {
@@ -478,18 +511,21 @@ impl Serving {
                 None => break,
             }
         }
+        let steady = self.host.clock.steady();
         let flush =
             (!self.grants.is_empty()).then(|| self.first_grant.after(self.config.start_flush));
-        if flush.is_some_and(|at| at <= now) {
+        if flush.is_some_and(|at| at <= steady) {
             self.flush_starts()?;
         }
-        let flush = flush.filter(|at| *at > now);
+        let flush = flush.filter(|at| *at > steady).map(|at| at.since(steady));
         // An offer of this turn may have found that its queue's tasks are for later.
         let next_task = self.delayed.first().map(|(at, _)| *at);
-        let next = [self.wheel.next(), next_task, flush].into_iter().flatten().min();
+        let next = [self.wheel.next(), next_task].into_iter().flatten().map(|at| at.since(now));
+        let rows = reviewing.then_some(Duration::ZERO);
         // Clocks differ in rate by little; an hour bounds what a wrong guess costs.
-        let wait = next.map_or(Duration::from_secs(3600), |at| at.since(now));
-        Ok(Instant::now() + wait.min(Duration::from_secs(3600)))
+        let most = Duration::from_secs(3600);
+        let wait = next.chain(flush).chain(rows).fold(most, Duration::min);
+        Ok(Instant::now() + wait)
     }
 
     fn work(&mut self, work: Work) -> Result<(), StorageError> {
@@ -517,7 +553,7 @@ impl Serving {
     }
 
     /// Whether deciding has to wait for entries to be applied.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         !self.sealed.is_empty() || self.batch.is_full(&self.config)
     }
 
@@ -537,7 +573,7 @@ impl Serving {
         let next = self.sealed.pop_front();
         let next = next.unwrap_or_else(|| std::mem::take(&mut self.batch));
         let Batch { drafts, moves, effects, held, .. } = next;
-        let mut entry = ShardEntry::new(self.reign, self.proposed, self.clock);
+        let mut entry = ShardEntry::new(self.reign, self.proposed, self.host.clock.now());
         let mut touched = std::collections::BTreeSet::new();
         for (key, by) in moves {
             *self.counters.entry(key.clone()).or_insert(0) += by;
@@ -685,7 +721,7 @@ impl Serving {
                 return end;
             }
         }
-        let reads = self.start_reads();
+        let reads = std::mem::take(&mut self.reads);
         let ok = !reads.is_empty() && leading.group.read_index().await.is_ok();
         match self.finish_reads(reads, ok) {
             Ok(()) => End::Stopped,
@@ -706,7 +742,7 @@ impl Serving {
 }
 
 /// Waits until this node does not lead in `term` any more.
-async fn left(leadership: &mut watch::Receiver<Option<u64>>, term: u64) {
+pub(super) async fn left(leadership: &mut watch::Receiver<Option<u64>>, term: u64) {
     let _ = leadership.wait_for(|now| *now != Some(term)).await;
 }
 

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::common::{host, pass, run};
-use crate::rig::{execution, signal, start};
+use crate::rig::{EPOCH, execution, machine_clock, signal, start};
 use holdfast_engine::ids::Hlc;
 use holdfast_engine::namespace::registration;
 use holdfast_engine::{Input, Reply};
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::flusher::FlushOn;
-use holdfast_raft::host::{Clock, Host};
+use holdfast_raft::host::{Clock, Host, MachineClock, Standing};
 use holdfast_raft::links::LoopLinks;
 use holdfast_raft::node::{Node, NodeConfig};
 use holdfast_raft::rt::TaskGroup;
@@ -20,6 +20,7 @@ use holdfast_raft::seal::Purpose;
 use holdfast_raft::shard::SubmitError;
 use holdfast_raft::types::NodeId;
 use holdfast_storage::memory::{MemoryLog, MemoryStore};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 const NODES: [NodeId; 3] = [1, 2, 3];
@@ -32,21 +33,50 @@ fn config(node_id: NodeId) -> NodeConfig {
 
 /// Counts how often somebody looks at it: each turn of a shard's loop does.
 struct Watched {
-    began: tokio::time::Instant,
-    /// Where it stood then.
-    from: Hlc,
+    clock: MachineClock,
+    /// The wall clock of its machine, less the time since it was started.
+    wall: Arc<AtomicU64>,
     looks: AtomicU64,
+}
+
+impl Watched {
+    fn new(wall: u64) -> Watched {
+        let wall = Arc::new(AtomicU64::new(wall));
+        Watched { clock: machine_clock(wall.clone()), wall, looks: AtomicU64::new(0) }
+    }
+
+    /// The wall clock of its machine makes a step.
+    fn step(&self, by: i64) {
+        let wall = self.wall.load(Ordering::Relaxed);
+        self.wall.store(wall.saturating_add_signed(by), Ordering::Relaxed);
+    }
 }
 
 impl Clock for Watched {
     fn now(&self) -> Hlc {
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
         assert!(looks < 1_000_000, "a loop that never waits");
-        self.from.after(self.began.elapsed())
+        self.clock.now()
     }
 
-    fn advance_to(&self, _: Hlc) {
-        // Every node's clock is the same one.
+    fn steady(&self) -> Hlc {
+        self.clock.steady()
+    }
+
+    fn wall(&self) -> Hlc {
+        self.clock.wall()
+    }
+
+    fn take_over(&self) {
+        self.clock.take_over();
+    }
+
+    fn doubt(&self, odd: bool) {
+        self.clock.doubt(odd);
+    }
+
+    fn standing(&self) -> watch::Receiver<Standing> {
+        self.clock.standing()
     }
 }
 
@@ -71,10 +101,8 @@ impl Three {
         for id in NODES {
             let group = TaskGroup::new();
             let (log, store) = (Arc::new(MemoryLog::new()), Arc::new(MemoryStore::new()));
-            let began = tokio::time::Instant::now();
             let off = if id == NODES[0] { ms * 1_000_000 } else { 0 };
-            let from = Hlc(1_700_000_000_000_000_000_u64.saturating_add_signed(off));
-            let clock = Arc::new(Watched { began, from, looks: AtomicU64::new(0) });
+            let clock = Arc::new(Watched::new(EPOCH.saturating_add_signed(off)));
             let host = Host { clock: clock.clone(), ..host(id, &links, &log, &store) };
             starts.insert(id, group.spawn(Node::start(host, config(id))));
             tasks.insert(id, group);
@@ -152,6 +180,67 @@ fn a_node_whose_clock_is_far_from_the_others_does_not_lead() {
                 assert_ne!(leader, NODES[0], "{ms} ms ahead");
                 assert!(three.begin(leader, &id).await, "{ms} ms ahead");
             }
+        });
+    }
+}
+
+const HOUR: i64 = 3_600_000_000_000;
+
+impl Three {
+    /// Whether the run of `id` has been timed out.
+    async fn is_over(&self, id: &str) -> bool {
+        let leader = self.leader_of(id).await;
+        let told = self.ask(leader, id, Input::Describe { run: None }).await.expect("runs");
+        match told.expect("described") {
+            Reply::Described(told) => {
+                let info = told.workflow_execution_info.expect("told");
+                info.close_time.is_some()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Machines that slept for an hour, together, or a majority of them that was set right: they go by
+/// their wall clocks within a second or so, and what fell due happens (DESIGN 8). None of those that
+/// slept together could tell by the time of the others; by their wall clocks they do.
+#[test]
+fn a_majority_that_wakes_goes_on_with_the_time_that_is() {
+    for woke in [&NODES[..], &NODES[..2], &NODES[1..]] {
+        run(55, async move {
+            let three = Three::start().await;
+            let leader = three.leader_of("w").await;
+            assert!(three.begin_for(leader, "w", 1_800_000_000_000).await);
+            woke.iter().for_each(|node| three.clocks[node].step(HOUR));
+            pass(1_000).await;
+            for node in woke {
+                let ahead = three.clocks[node].now().ahead_of(Hlc(EPOCH));
+                assert!(ahead > HOUR, "{woke:?}, node {node}: {ahead}");
+            }
+            pass(2_000).await;
+            assert!(three.is_over("w").await, "{woke:?}");
+            assert!(woke.contains(&three.leader_of("w").await));
+        });
+    }
+}
+
+/// One wall clock of three is set wrong: its node does not follow it, and leads nothing either.
+#[test]
+fn a_wall_clock_that_is_alone_moves_nothing() {
+    for by in [HOUR, -HOUR] {
+        run(56, async move {
+            let three = Three::start().await;
+            let wrong = three.leader_of("w").await;
+            assert!(three.begin_for(wrong, "w", 1_800_000_000_000).await);
+            three.clocks[&wrong].step(by);
+            pass(3_000).await;
+            let off = three.clocks[&wrong].now().ahead_of(three.clocks[&wrong].wall());
+            assert!((off + by).abs() < 1_000_000, "it follows nothing: {off}");
+            assert_ne!(three.leader_of("w").await, wrong);
+            assert!(!three.is_over("w").await);
+            three.clocks[&wrong].step(-by);
+            pass(1_000).await;
+            assert!(!three.clocks[&wrong].standing().borrow().odd, "it is trusted again");
         });
     }
 }
@@ -246,12 +335,7 @@ fn a_reign_waits_for_what_was_proposed_before_it() {
 fn a_full_pipeline_waits_for_the_disk() {
     run(54, async {
         let (log, store) = (Arc::new(MemoryLog::new()), Arc::new(MemoryStore::new()));
-        let began = tokio::time::Instant::now();
-        let clock = Arc::new(Watched {
-            began,
-            from: Hlc(1_700_000_000_000_000_000),
-            looks: AtomicU64::new(0),
-        });
+        let clock = Arc::new(Watched::new(EPOCH));
         let links = LoopLinks::new();
         let host = Host { clock: clock.clone(), ..host(1, &links, &log, &store) };
         let mut config = NodeConfig::sole(1);

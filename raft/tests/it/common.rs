@@ -58,10 +58,14 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) log: Arc<MemoryLog>,
     pub(crate) store: Arc<MemoryStore>,
+    pub(crate) clock: Arc<ManualClock>,
     pub(crate) tasks: Arc<TaskGroup>,
     pub(crate) group: Group,
     pub(crate) ended: UnboundedReceiver<Ended>,
 }
+
+/// What the clocks of nodes show, unless they are moved.
+pub(crate) const NOW: Hlc = Hlc(1_700_000_000_000_000_000);
 
 /// What a node is made of, apart from its disk.
 pub(crate) fn host(
@@ -71,7 +75,7 @@ pub(crate) fn host(
     store: &Arc<MemoryStore>,
 ) -> Host {
     Host {
-        clock: Arc::new(ManualClock::new(Hlc(1_700_000_000_000_000_000))),
+        clock: Arc::new(ManualClock::new(NOW)),
         rng: Arc::new(SeededRng::new(id)),
         store: Arc::clone(store) as _,
         log: Arc::clone(log) as _,
@@ -89,10 +93,11 @@ impl Node {
         store: Arc<MemoryStore>,
     ) -> Result<Node, String> {
         let tasks = TaskGroup::new();
-        let host = host(id, links, &log, &store);
+        let clock = Arc::new(ManualClock::new(NOW));
+        let host = Host { clock: clock.clone(), ..host(id, links, &log, &store) };
         let open = tasks.scope(Group::open(&host, GROUP, id, members)).await;
         let (group, ended) = open.map_err(|why| why.to_string())?;
-        Ok(Node { id, log, store, tasks, group, ended })
+        Ok(Node { id, log, store, clock, tasks, group, ended })
     }
 
     /// Ends the node where it stands; what is left is its disk, with the first `keep` unsynced
@@ -222,7 +227,7 @@ pub(crate) fn entry(reign: Reign, seq: u64, n: u64) -> ShardEntry {
         drop: false,
     };
     let rows = vec![Op::Put { key: row_key(), value: Bytes::copy_from_slice(&n.to_be_bytes()) }];
-    let mut entry = ShardEntry::new(reign, seq, Hlc(1_700_000_000_000_000_000 + n));
+    let mut entry = ShardEntry::new(reign, seq, Hlc(NOW.0 + n));
     entry.drafts.push(EntryDraft { key: execution(), parts: vec![part], rows });
     entry
 }

@@ -377,12 +377,28 @@ fn a_clock_far_ahead_commits_nothing() {
         let (leader, term) = cluster.leader().await;
         let mut early = entry(reign(term, 1), 0, 0);
         early.at = early.at.after(Duration::from_secs(1));
+        cluster.node(leader).clock.set(early.at);
         cluster.node(leader).propose(term, &early).await;
         pass(2_000).await;
         assert_eq!(accepted(&cluster.node(leader).drain()), 0);
         for node in cluster.nodes.values() {
             assert_eq!(verify(node.store.as_ref()), 0);
         }
+    });
+}
+
+/// An entry that was appended under a wrong clock and not agreed on before it was set right: no
+/// leader could ever commit anything behind it if the others waited for the time that it carries.
+#[test]
+fn what_a_clock_stamped_before_it_was_set_right_keeps_nobody_waiting() {
+    run(8, async {
+        let mut cluster = Cluster::of_three().await;
+        let (leader, term) = cluster.leader().await;
+        let mut early = entry(reign(term, 1), 0, 0);
+        early.at = early.at.after(Duration::from_secs(86_400));
+        cluster.node(leader).propose(term, &early).await;
+        pass(2_000).await;
+        assert_eq!(accepted(&cluster.node(leader).drain()), 1);
     });
 }
 

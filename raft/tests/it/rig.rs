@@ -1,11 +1,10 @@
 //! A whole node over memory stores, a clock that the test moves, and short inputs for it.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use holdfast_engine::ids::Hlc;
 use holdfast_engine::input::{ActivityGrant, HistoryOf, Started, WorkflowTaskGrant};
 use holdfast_engine::live::TaskType;
 use holdfast_engine::namespace::{NamespaceView, registration};
@@ -20,7 +19,7 @@ use holdfast_proto::taskqueue::TaskQueue;
 use holdfast_proto::workflowservice as rpc;
 use holdfast_raft::events::EventRange;
 use holdfast_raft::flusher::FlushOn;
-use holdfast_raft::host::{Clock, Host, SeededRng, Slew};
+use holdfast_raft::host::{Host, MachineClock, Readings, SeededRng};
 use holdfast_raft::links::LoopLinks;
 use holdfast_raft::node::{Node, NodeConfig, Poll};
 use holdfast_raft::rt::TaskGroup;
@@ -30,33 +29,14 @@ use holdfast_storage::memory::{MemoryLog, MemoryStore};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// The node's clock over a machine whose boot clock is tokio's, so that virtual time moves
-/// deadlines too, and whose wall clock the test moves.
-pub(crate) struct MachineClock {
-    pub(crate) began: Instant,
-    pub(crate) wall: Arc<AtomicU64>,
-    slew: Mutex<Slew>,
-}
-
-impl MachineClock {
-    /// Anchored to the wall clock as it stands; `wall` is what it showed when this clock began.
-    pub(crate) fn new(wall: Arc<AtomicU64>) -> MachineClock {
-        let slew = Mutex::new(Slew::new(0, wall.load(Ordering::Relaxed)));
-        MachineClock { began: Instant::now(), wall, slew }
-    }
-}
-
-impl Clock for MachineClock {
-    fn now(&self) -> Hlc {
-        let boot = u64::try_from(self.began.elapsed().as_nanos()).expect("short");
-        let wall = self.wall.load(Ordering::Relaxed) + boot;
-        Hlc(self.slew.lock().expect("not poisoned").read(boot, wall).0)
-    }
-
-    fn advance_to(&self, at: Hlc) {
-        self.now();
-        self.slew.lock().expect("not poisoned").advance_to(at.0);
-    }
+/// A node's clock over a machine whose boot clock is tokio's, so that virtual time moves deadlines
+/// too, and whose wall clock the test moves; `wall` is what that showed when this clock began.
+pub(crate) fn machine_clock(wall: Arc<AtomicU64>) -> MachineClock {
+    let began = Instant::now();
+    MachineClock::new(move || {
+        let boot = u64::try_from(began.elapsed().as_nanos()).expect("short");
+        Readings { boot, wall: wall.load(Ordering::Relaxed) + boot }
+    })
 }
 
 /// A node and its disk.
@@ -114,7 +94,7 @@ impl Rig {
         let tasks = TaskGroup::new();
         let (wall, began) = (Arc::new(AtomicU64::new(epoch)), Instant::now());
         let host = Host {
-            clock: Arc::new(MachineClock::new(wall.clone())),
+            clock: Arc::new(machine_clock(wall.clone())),
             rng: Arc::new(SeededRng::new(epoch)),
             store: store.clone(),
             log: log.clone(),

@@ -7,7 +7,7 @@ use crate::common::{GROUP, bytes, entry, run, verify};
 use holdfast_raft::entry::Reign;
 use holdfast_raft::flusher::{FlushPlan, Flusher};
 use holdfast_raft::group::Group;
-use holdfast_raft::host::{Host, OsRng, SystemClock};
+use holdfast_raft::host::{Host, OsRng, system_clock};
 use holdfast_raft::links::LoopLinks;
 use holdfast_raft::log_adapter::{GroupLog, PurgeFloor};
 use holdfast_raft::machine::{AppliedMark, Machine, Proposed, Wiring};
@@ -124,7 +124,7 @@ fn a_group_on_rocksdb_lives_through_restarts() {
         let runtime = real_time();
         runtime.block_on(async {
             let host = Host {
-                clock: Arc::new(SystemClock::new()),
+                clock: Arc::new(system_clock()),
                 rng: Arc::new(OsRng),
                 store: Arc::clone(&store),
                 log: Arc::clone(&log),

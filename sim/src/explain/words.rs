@@ -68,6 +68,7 @@ fn change(change: &Change) -> String {
         Change::CurrentRun(b) if b.run.is_empty() => "no run is current".to_owned(),
         Change::CurrentRun(b) => format!("run {} is current, {}", b.run_id(), status(b.status)),
         Change::RetentionSet(_) => "to be deleted later".to_owned(),
+        Change::Ahead(b) => format!("keeps its own time, {} ms ahead", b.by / 1_000_000),
         Change::StartedBy(b) => format!("started by request {}", b.request_id),
         Change::RunDeleted => "deleted".to_owned(),
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::StorageError;
 
 /// The version of the folder's layout that this build writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 const TITLE: &str = "holdfast data folder";
 
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_text_is_pinned() {
-        let text = "holdfast data folder\nversion 1\nshards 16\nnode 7\ncrc32 98ed0243\n";
+        let text = "holdfast data folder\nversion 2\nshards 16\nnode 7\ncrc32 3bbb84ea\n";
         assert_eq!(FORMAT.to_text(), text);
         assert_eq!(Format::from_text(text), Ok(FORMAT));
     }

@@ -44,9 +44,9 @@ fn another_format_is_refused() {
     assert_eq!(Opened::open(folder.path(), &any).expect("opens").format.shards, 4);
     let file = folder.path().join("FORMAT");
     let text = fs::read_to_string(&file).expect("reads");
-    fs::write(&file, text.replace("version 1", "version 2")).expect("writes");
+    fs::write(&file, text.replace("version 2", "version 3")).expect("writes");
     let why = refused(Opened::open(folder.path(), &any)).to_string();
-    assert!(why.contains("version 2"), "{why}");
+    assert!(why.contains("version 3"), "{why}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{fail_task, payloads};
 use crate::change::Change;
 use crate::id_record::{self, IdRecord};
+use crate::ids::Hlc;
 use crate::input::{Input, Reply};
 use crate::live;
 use crate::rows::Dirty;
@@ -121,6 +122,9 @@ fn story() -> String {
     rig.pass(2 * SECOND);
     rig.signal();
     rig.complete(&held, vec![rig::cancel_timer("u")], false).expect("completes");
+    // The clock is set back by an hour.
+    rig.world.now = Hlc(rig.world.now.0 - 3_600 * SECOND);
+    rig.signal();
     // A task that fails, its second attempt that times out, a third that ends the run.
     let world = &mut rig.world;
     let task = world.poll();

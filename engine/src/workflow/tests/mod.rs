@@ -6,6 +6,7 @@ mod close;
 mod corpus;
 mod describe;
 mod grants;
+mod own_time;
 mod random;
 mod requests;
 mod signal;

@@ -40,7 +40,7 @@ pub fn completed(
 ) -> Result<Reply, Halt> {
     let key = draft.key.clone();
     let run = run(draft, Target::Run(token.run_id()))?;
-    claim(run, token)?;
+    claim(run, token, env.now)?;
     commands::check(&request.commands)?;
     let overlay = run.overlay.clone();
     make_starts_durable(run, env);
@@ -204,7 +204,7 @@ pub fn refused(
 ) -> Result<Reply, Halt> {
     let run = run(draft, Target::Run(token.run_id()))?;
     run.overlay = overlay;
-    claim(run, token)?;
+    claim(run, token, env.now)?;
     make_starts_durable(run, env);
     let unhandled = refusal.cause == WorkflowTaskFailedCause::UnhandledCommand;
     let first = run.state.workflow_task.as_ref().is_some_and(|task| task.attempt == 1);
@@ -243,7 +243,7 @@ pub fn failed(
     if !run.state.is_open() {
         return Err(already_completed().into());
     }
-    claim(run, token)?;
+    claim(run, token, env.now)?;
     make_starts_durable(run, env);
     if request.cause == WorkflowTaskFailedCause::GrpcMessageTooLarge as i32 {
         // Its history or its commands do not fit through the door; no attempt ever will.

@@ -334,8 +334,9 @@ pub fn transient_events(state: &State, limits: &Limits) -> Vec<HistoryEvent> {
 }
 
 /// Checks that `token` is for the task in progress. A start that this leader never heard of is
-/// taken up as a grant when nothing else has happened to the run since (A7).
-pub fn claim(run: &mut Live, token: &TaskToken) -> Result<(), Rejection> {
+/// taken up as a grant when nothing else has happened to the run since (A7), unless it lies in the
+/// future: the clock of that leader was ahead, and what is written behind it would have earlier times.
+pub fn claim(run: &mut Live, token: &TaskToken, now: Hlc) -> Result<(), Rejection> {
     let stale =
         || Rejection::not_found("Workflow task not found.").with(&NotFoundFailure::default());
     let task =
@@ -351,7 +352,9 @@ pub fn claim(run: &mut Live, token: &TaskToken) -> Result<(), Rejection> {
     let plan = Plan::of(&run.state, task);
     let same = (plan.scheduled, plan.started, plan.attempt, run.state.seq)
         == (token.scheduled, token.started, token.attempt, token.base);
-    if !same || token.start().is_nil() {
+    // Its SCHEDULED and STARTED have two numbers.
+    let in_future = token.granted_at().0.saturating_add(2) > now.0;
+    if !same || in_future || token.start().is_nil() {
         return Err(stale());
     }
     let kind = if task.sticky { TaskQueueKind::Sticky } else { TaskQueueKind::Normal };
