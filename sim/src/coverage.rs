@@ -3,11 +3,12 @@
 //!
 //! Each place of a log counts once: the first entry that any node appends there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use holdfast_engine::change::{Change, EVENT_TAG};
-use holdfast_engine::ids::Hlc;
+use holdfast_engine::ids::{Hlc, Slot};
+use holdfast_engine::workflow::own_time::Ahead;
 use holdfast_proto::enums::{EventType, WorkflowTaskFailedCause};
 use holdfast_proto::history::HistoryEvent;
 use holdfast_proto::history::history_event::Attributes;
@@ -26,6 +27,7 @@ pub struct Coverage {
     paths: BTreeMap<&'static str, u64>,
     reigns: BTreeMap<GroupId, Reign>,
     opened: Vec<u64>,
+    own_time: BTreeSet<String>,
 }
 
 /// What of an event says which it is; the rest is skipped.
@@ -51,11 +53,19 @@ impl Coverage {
                 *newest = decided.reign;
                 self.opened.push(at.0);
             }
+            let ahead = Change::Ahead(Ahead::default()).encode().0;
             let parts: Vec<_> = decided.drafts.into_iter().flat_map(|it| it.parts).collect();
             // The last change of a run travels as what it means: the slot is gone.
             let dropped = parts.iter().filter(|part| part.drop).count() as u64;
             if dropped > 0 {
                 *self.changes.entry(Change::RunDeleted.encode().0).or_default() += dropped;
+            }
+            for part in &parts {
+                if let Slot::Run(run) = part.slot
+                    && part.changes.iter().any(|change| change.tag == ahead)
+                {
+                    self.own_time.insert(run.to_string());
+                }
             }
             let ends =
                 [EventType::WorkflowExecutionTerminated, EventType::WorkflowExecutionTimedOut];
@@ -81,6 +91,11 @@ impl Coverage {
             }
         }
         *reached = entries.last().map_or(*reached, |last| last.index.max(*reached));
+    }
+
+    /// The runs that the logs say keep their own time.
+    pub fn own_time(&self) -> &BTreeSet<String> {
+        &self.own_time
     }
 
     /// When the first entry of each reign was appended, nanoseconds since the epoch, in order.

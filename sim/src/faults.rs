@@ -40,10 +40,12 @@ pub enum Kind {
     FullDisk,
     BitFlip,
     ClockJump,
+    Slept,
+    SetWrong,
 }
 
 /// Every kind, in the order of the weights.
-pub const KINDS: [Kind; 20] = [
+pub const KINDS: [Kind; 22] = [
     Kind::Crash,
     Kind::CrashInWrite,
     Kind::PowerLoss,
@@ -64,6 +66,8 @@ pub const KINDS: [Kind; 20] = [
     Kind::FullDisk,
     Kind::BitFlip,
     Kind::ClockJump,
+    Kind::Slept,
+    Kind::SetWrong,
 ];
 
 impl Kind {
@@ -90,6 +94,8 @@ impl Kind {
             Kind::FullDisk => "full_disk",
             Kind::BitFlip => "bit_flip",
             Kind::ClockJump => "clock_jump",
+            Kind::Slept => "slept",
+            Kind::SetWrong => "set_wrong",
         }
     }
 
@@ -132,13 +138,20 @@ impl Kind {
             Kind::FullDisk => "has a full disk",
             Kind::BitFlip => "has a bit flipped in its log",
             Kind::ClockJump => "has a wall clock that jumps",
+            Kind::Slept => "sleep",
+            Kind::SetWrong => "have their wall clocks set wrong",
         }
     }
 
     /// Whom of the nodes of a fault it hits.
     fn hits(self, nodes: &[NodeId]) -> &[NodeId] {
         let count = match self {
-            Kind::PowerLoss | Kind::Split | Kind::Swizzle | Kind::Lossy => nodes.len(),
+            Kind::PowerLoss
+            | Kind::Split
+            | Kind::Swizzle
+            | Kind::Lossy
+            | Kind::Slept
+            | Kind::SetWrong => nodes.len(),
             Kind::OneWay | Kind::Bridge | Kind::Flap | Kind::SlowLink => 2,
             _ => 1,
         };
@@ -223,7 +236,9 @@ impl fmt::Display for Fault {
         let nodes = if hits.len() == 1 { "node" } else { "nodes" };
         write!(f, "{nodes} {} {}", hits.join(", "), self.kind.words())?;
         match self.kind {
-            Kind::ClockJump | Kind::SlowDisk | Kind::SlowLink => write!(f, " ({} ms)", self.amount),
+            Kind::ClockJump | Kind::Slept | Kind::SetWrong | Kind::SlowDisk | Kind::SlowLink => {
+                write!(f, " ({} ms)", self.amount)
+            }
             Kind::Lossy => write!(f, " ({} in a million)", self.amount),
             _ => Ok(()),
         }
@@ -273,11 +288,23 @@ fn lasts(rng: &mut Rng, scenario: &Scenario) -> u64 {
     }
 }
 
+/// The longest step, in milliseconds, that all clocks of a random run make at once: a few of them are
+/// less than a request id is remembered for, since a client that asks again over longer ones may
+/// rightly be unknown.
+fn longest_step(scenario: &Scenario) -> u64 {
+    scenario.sizes.request_window_ms / 4
+}
+
 fn amount(rng: &mut Rng, kind: Kind, scenario: &Scenario) -> i64 {
     let span = match kind {
         // A sole voter that starts with a wrong clock has nobody to be corrected by.
         Kind::ClockJump if scenario.nodes == 1 => 100,
         Kind::ClockJump => [400, 2_000, 60_000, 3_600_000][rng.below(4) as usize],
+        Kind::Slept => {
+            let longest = [2_000, 15_000, longest_step(scenario)][rng.below(3) as usize];
+            return rng.within(600..longest) as i64;
+        }
+        Kind::SetWrong => [2_000, 15_000, longest_step(scenario)][rng.below(3) as usize],
         Kind::SlowLink => return rng.within(5..500) as i64,
         Kind::SlowDisk => return rng.within(5..1_500) as i64,
         Kind::Lossy => return rng.within(10_000..400_000) as i64,
@@ -304,7 +331,7 @@ impl Fault {
     /// down already holds it down all the same.
     fn heals(&self, done: bool) -> bool {
         let holds = matches!(self.kind, Kind::Crash | Kind::PowerLoss);
-        self.heal_ms != NEVER && (done || holds)
+        self.heal_ms != NEVER && self.kind != Kind::Slept && (done || holds)
     }
 }
 
@@ -416,11 +443,9 @@ fn begin(world: &Arc<Shared>, fault: &Fault, rng: &mut Rng) -> bool {
             true
         }
         Kind::ClientCut => {
-            if rng.one_in(2) {
-                cut(OUTSIDE, node);
-            }
-            // At least the answers are lost.
-            cut(node, OUTSIDE);
+            // The answers are lost at least.
+            let calls = rng.one_in(2).then_some((OUTSIDE, node));
+            calls.into_iter().chain([(node, OUTSIDE)]).for_each(|(from, to)| cut(from, to));
             true
         }
         Kind::SlowDisk => world.trouble(node, |t| t.slow(id, fault.amount.unsigned_abs())),
@@ -429,6 +454,8 @@ fn begin(world: &Arc<Shared>, fault: &Fault, rng: &mut Rng) -> bool {
         Kind::FullDisk => world.trouble(node, |t| t.fill(id)),
         Kind::BitFlip => world.damage(node),
         Kind::ClockJump => world.jump(node, fault.amount, rng.one_in(2)),
+        Kind::Slept => world.sleep(fault.amount),
+        Kind::SetWrong => world.set_wrong(fault.amount, rng.one_in(2)),
     }
 }
 
@@ -454,6 +481,9 @@ fn heal(world: &Arc<Shared>, fault: &Fault) {
             world.trouble(node, |trouble| trouble.heal(fault.id));
         }
         Kind::ClockJump => world.set_right(node),
+        Kind::SetWrong => {
+            world.set_wrong(-fault.amount, false);
+        }
         _ => {}
     }
 }

@@ -78,6 +78,9 @@ pub struct Report {
     pub lost: u64,
     /// Faults by kind.
     pub faults: BTreeMap<String, u64>,
+    /// Steps of wall clocks that nodes took over, forward and back, and how often one was the odd one
+    /// out.
+    pub clocks: BTreeMap<String, u64>,
     /// Operations by kind.
     pub operations: BTreeMap<String, u64>,
     /// Changes in the logs by variant.
@@ -252,6 +255,7 @@ fn report(
         messages,
         lost,
         faults: named(world.faults()),
+        clocks: named(world.taken_over()),
         operations: named(load.ops()),
         changes: coverage.changes(),
         events: coverage.events(),

@@ -42,6 +42,7 @@ pub(crate) fn report(report: &Report) {
         report.drain_ms as f64 / 1000.0
     );
     counts("faults", &report.faults);
+    counts("steps of wall clocks", &report.clocks);
     counts("operations", &report.operations);
     covered(&report.changes, &report.events);
     counts("rare paths", &report.paths);
@@ -129,6 +130,7 @@ pub(crate) fn summary(summary: &Summary) {
         summary.longest_drain.as_secs_f64()
     );
     counts("faults", &summary.faults);
+    counts("steps of wall clocks", &summary.clocks);
     counts("operations", &summary.operations);
     covered(&summary.changes, &summary.events);
     counts("rare paths", &summary.paths);

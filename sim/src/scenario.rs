@@ -153,6 +153,12 @@ pub struct FaultPlan {
     pub bit_flip: u32,
     /// A node's wall clock jumps, the node restarts and believes it. At most a minority at once.
     pub clock_jump: u32,
+    /// All machines sleep: when they wake, their wall clocks show what they missed and their boot
+    /// clocks do not.
+    pub slept: u32,
+    /// The wall clocks of all nodes are set wrong, one after the other or while the nodes are down;
+    /// in the end they are set right, under nodes that run.
+    pub set_wrong: u32,
 }
 
 impl Default for FaultPlan {
@@ -180,6 +186,8 @@ impl Default for FaultPlan {
             full_disk: 1,
             bit_flip: 0,
             clock_jump: 2,
+            slept: 1,
+            set_wrong: 1,
         }
     }
 }
@@ -591,7 +599,7 @@ impl FaultPlan {
         plan
     }
 
-    fn weights_mut(&mut self) -> [&mut u32; 20] {
+    fn weights_mut(&mut self) -> [&mut u32; 22] {
         [
             &mut self.crash,
             &mut self.crash_in_write,
@@ -613,11 +621,13 @@ impl FaultPlan {
             &mut self.full_disk,
             &mut self.bit_flip,
             &mut self.clock_jump,
+            &mut self.slept,
+            &mut self.set_wrong,
         ]
     }
 
     /// The weights in the order of [`crate::faults::KINDS`].
-    pub fn weights(&self) -> [u32; 20] {
+    pub fn weights(&self) -> [u32; 22] {
         let mut copy = self.clone();
         copy.weights_mut().map(|weight| *weight)
     }

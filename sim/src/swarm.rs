@@ -55,6 +55,8 @@ pub struct Summary {
     pub messages: u64,
     /// Faults by kind.
     pub faults: BTreeMap<String, u64>,
+    /// Steps of wall clocks.
+    pub clocks: BTreeMap<String, u64>,
     /// Operations by kind.
     pub operations: BTreeMap<String, u64>,
     /// Changes in the logs by variant.
@@ -78,6 +80,7 @@ impl Summary {
         self.messages += report.messages;
         for (to, from) in [
             (&mut self.faults, &report.faults),
+            (&mut self.clocks, &report.clocks),
             (&mut self.operations, &report.operations),
             (&mut self.changes, &report.changes),
             (&mut self.events, &report.events),

@@ -23,8 +23,9 @@ use crate::rng::Rng;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
 
-/// How far a clock may be off before its machine's owner restarts the node.
-const CLOCK_OFF: i64 = 250_000_000;
+/// How far a clock may be off before its machine's owner restarts the node; one that is further off
+/// than the clock bound sees to it itself.
+const CLOCK_OFF: std::ops::Range<u64> = 250_000_000..550_000_000;
 
 /// How long a clean stop may take before the process is killed.
 const STOP: Duration = Duration::from_secs(20);
@@ -39,7 +40,19 @@ pub struct Shared {
     members: BTreeSet<NodeId>,
     slots: Mutex<BTreeMap<NodeId, Slot>>,
     found: Mutex<Found>,
+    steps: Mutex<Vec<Step>>,
     coverage: Mutex<Coverage>,
+}
+
+/// A step that the wall clocks of all machines made together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// When, since the beginning of the run.
+    pub at: Duration,
+    /// By how many nanoseconds.
+    pub by: i64,
+    /// It is later by so much: the machines slept. Otherwise the clocks were set.
+    pub slept: bool,
 }
 
 /// What was counted and found on the way.
@@ -114,6 +127,7 @@ impl Shared {
             members,
             slots: Mutex::new(slots),
             found: Mutex::default(),
+            steps: Mutex::default(),
             coverage: Mutex::default(),
         })
     }
@@ -358,11 +372,57 @@ impl Shared {
         true
     }
 
-    /// Sets the wall clock of a node right, and restarts the node when its own clock is far off.
+    /// The steps that all wall clocks made together.
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What all nodes made of the steps of their wall clocks.
+    pub(crate) fn taken_over(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::new();
+        for slot in self.slots().values() {
+            let steps = slot.machine.steps();
+            *counts.entry("forward").or_default() += steps.forward;
+            *counts.entry("back").or_default() += steps.back;
+            *counts.entry("odd one out").or_default() += steps.odd;
+        }
+        counts
+    }
+
+    /// All machines sleep for so many milliseconds. True, for whoever counts.
+    pub(crate) fn sleep(&self, ms: i64) -> bool {
+        self.step(ms * 1_000_000, true);
+        true
+    }
+
+    /// Sets all wall clocks, while the nodes are down or under nodes that run. True, for whoever
+    /// counts.
+    pub(crate) fn set_wrong(&self, by_ms: i64, down: bool) -> bool {
+        self.step(by_ms * 1_000_000, false);
+        if down {
+            for node in self.node_ids() {
+                self.crash(node, "clocks are set");
+            }
+        }
+        true
+    }
+
+    fn step(&self, by: i64, slept: bool) {
+        for slot in self.slots().values() {
+            slot.machine.set_skew(slot.machine.skew().saturating_add(by));
+        }
+        let step = Step { at: self.time.elapsed(), by, slept };
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).push(step);
+    }
+
+    /// Sets the wall clock of a node to what those of all show, and restarts the node when its own
+    /// clock is off by less than it sees to itself.
     pub(crate) fn set_right(&self, node: NodeId) {
+        let all = self.steps().iter().map(|step| step.by).sum();
         let off = self.slots().get(&node).is_some_and(|slot| {
-            slot.machine.set_skew(0);
-            slot.life.as_ref().is_some_and(|life| life.clock.ahead().abs() > CLOCK_OFF)
+            slot.machine.set_skew(all);
+            let off = |life: &Life| life.clock.ahead_of_the_wall().unsigned_abs();
+            slot.life.as_ref().is_some_and(|life| CLOCK_OFF.contains(&off(life)))
         });
         if off {
             self.crash(node, "its clock is set right");

@@ -12,7 +12,7 @@ use holdfast_proto::workflowservice as rpc;
 use tokio::time::sleep;
 
 use super::c2::{Contents, Sought};
-use super::evidence::{Evidence, RunHistory, Shown};
+use super::evidence::{Evidence, RunHistory, Shown, Step};
 use super::tables;
 use super::{Findings, NodeRows, Violation};
 use crate::doors::Doors;
@@ -77,8 +77,20 @@ pub(super) async fn collect(
     evidence.polls = workload.record().polls();
     evidence.epoch = doors.true_time().0.saturating_sub(workload.record().moment().at);
     evidence.reigns = doors.0.coverage().reigns().to_vec();
+    evidence.own_time = doors.0.coverage().own_time().clone();
+    let began = doors.elapsed().as_nanos().saturating_sub(workload.record().moment().at.into());
+    evidence.steps = steps(doors, u64::try_from(began).unwrap_or(0));
     evidence.settle();
     evidence
+}
+
+/// The steps that all clocks made, by the time of a record that began so long after the run.
+fn steps(doors: &Doors, began: u64) -> Vec<Step> {
+    let step = |step: crate::world::Step| Step {
+        at: u64::try_from(step.at.as_nanos()).unwrap_or(u64::MAX).saturating_sub(began),
+        by: step.by,
+    };
+    doors.0.steps().into_iter().map(step).collect()
 }
 
 /// Waits until every node that is up has applied the same.

@@ -38,6 +38,15 @@ pub struct Shown {
     pub length: i64,
 }
 
+/// A step that the wall clocks of all machines made together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// When, in nanoseconds since the beginning of the record.
+    pub at: u64,
+    /// By how many nanoseconds.
+    pub by: i64,
+}
+
 /// Everything that the rules look at.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
@@ -63,6 +72,10 @@ pub struct Evidence {
     pub polls: Vec<Poll>,
     /// True wall time at the beginning of the record, nanoseconds since the epoch.
     pub epoch: u64,
+    /// The steps that the wall clocks of all machines made together, in order.
+    pub steps: Vec<Step>,
+    /// The runs that keep their own time, since they were open when clocks were set back.
+    pub own_time: BTreeSet<String>,
     /// When the first entry of each reign was appended, over all shards, nanoseconds since the epoch.
     pub reigns: Vec<u64>,
     /// The longest that a sync takes when nothing is broken, in nanoseconds.
@@ -163,7 +176,35 @@ pub(super) type Place = (String, usize);
 /// The places of every request, by mark.
 pub(super) type Index = BTreeMap<(Mark, String), Vec<Place>>;
 
+/// How long after a step of all wall clocks a node may go by what they showed before, in nanoseconds.
+const TAKEN_OVER: u64 = 2_000_000_000;
+
 impl Evidence {
+    /// What wall clocks that are right show at a moment of the record, nanoseconds since the epoch.
+    pub fn wall(&self, at: u64) -> u64 {
+        let steps = self.steps.iter().filter(|step| step.at <= at);
+        let by = steps.fold(0_i64, |sum, step| sum.saturating_add(step.by));
+        self.epoch.saturating_add(at).saturating_add_signed(by)
+    }
+
+    /// What they showed at the beginning of the record, reckoned from what they show in the calm.
+    pub fn calm_epoch(&self) -> u64 {
+        self.wall(u64::MAX / 4).saturating_sub(u64::MAX / 4)
+    }
+
+    /// How much more may have passed by the wall clock than in truth between two moments: most, from
+    /// any moment within to any later one.
+    pub fn gained(&self, from: u64, to: u64) -> u64 {
+        let within = from.saturating_sub(TAKEN_OVER)..=to;
+        let steps = self.steps.iter().filter(|step| within.contains(&step.at));
+        let mut gained = (0_i64, 0);
+        for step in steps {
+            let since = gained.0.saturating_add(step.by).max(0);
+            gained = (since, since.max(gained.1));
+        }
+        gained.1.unsigned_abs()
+    }
+
     fn places(&self) -> Index {
         let mut index = Index::new();
         for run in self.runs.values() {

@@ -1,5 +1,6 @@
 //! T1: nothing fires before its time: not by the stamps of the leader's own clock, and not by true
-//! time less the clock bound, between what its request's sender and its first observer knew.
+//! time less the clock bound, between what its request's sender and its first observer knew; where all
+//! wall clocks made a step in between, by what they showed, which is the only truth that nodes have.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +12,13 @@ use crate::work::wire::{event_time, nanos};
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     for run in evidence.runs.values() {
         if let Some(timeline) = evidence.timelines.get(&run.id) {
-            timers(run, timeline, findings);
+            timers(evidence, run, timeline, findings);
         }
         start_delay(run, findings);
     }
 }
 
-fn timers(run: &RunHistory, timeline: &Timeline, findings: &mut Findings) {
+fn timers(evidence: &Evidence, run: &RunHistory, timeline: &Timeline, findings: &mut Findings) {
     // By the event that started it: place, and how long.
     let mut started: BTreeMap<i64, (usize, u64)> = BTreeMap::new();
     for (at, event) in run.events.iter().enumerate() {
@@ -38,7 +39,8 @@ fn timers(run: &RunHistory, timeline: &Timeline, findings: &mut Findings) {
                     );
                     findings.add(&run.id, text);
                 }
-                early_in_truth(run, timeline, (from, at, length), &a.timer_id, findings);
+                let place = (from, at, length);
+                early_in_truth(evidence, run, timeline, place, &a.timer_id, findings);
             }
             _ => {}
         }
@@ -47,6 +49,7 @@ fn timers(run: &RunHistory, timeline: &Timeline, findings: &mut Findings) {
 
 /// The timer can't have been started before its command was sent; somebody saw it fired.
 fn early_in_truth(
+    evidence: &Evidence,
     run: &RunHistory,
     timeline: &Timeline,
     (from, at, length): (usize, usize, u64),
@@ -58,7 +61,8 @@ fn early_in_truth(
         return;
     };
     let (asked, seen) = (start.low.moment, fired.high.moment);
-    if seen.at.saturating_add(CLOCK_BOUND) < asked.at.saturating_add(length) {
+    let slack = evidence.gained(asked.at, seen.at).saturating_add(CLOCK_BOUND);
+    if seen.at.saturating_add(slack) < asked.at.saturating_add(length) {
         let text = format!(
             "run {}: timer {timer} of {} ms can't have been started before {:.6} s and was seen fired at {:.6} s",
             run.run,
@@ -96,6 +100,7 @@ fn start_delay(run: &RunHistory, findings: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::evidence::Step;
     use super::super::testing::{World, fires, quiet};
     use super::*;
     use crate::record::Kind;
@@ -126,5 +131,14 @@ mod tests {
         early.pass_ms(1_300);
         early.read("w", "r1", 7);
         fires(check, &early, "was seen fired at");
+        // Not when all wall clocks say that it is late enough; nor if they did so before.
+        for (at, by, right) in [(1_000, 600, true), (1_000, 100, false), (1_000, -600, false)] {
+            let mut stepped = early.clone();
+            stepped.evidence.steps = vec![Step { at: at * 1_000_000, by: by * 1_000_000 }];
+            match right {
+                true => quiet(check, &stepped),
+                false => fires(check, &stepped, "was seen fired at"),
+            }
+        }
     }
 }

@@ -61,6 +61,9 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     let Some(calm) = evidence.calm.map(|calm| calm.at.saturating_add(SETTLING)) else { return };
     let mut polls = Polls::new();
     for poll in &evidence.polls {
+        if poll.got.as_ref().is_some_and(|got| evidence.own_time.contains(&got.run)) {
+            continue;
+        }
         let key = (poll.node, poll.queue.as_str(), poll.is_workflow);
         polls.entry(key).or_default().push(poll);
     }
@@ -70,15 +73,17 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
         workflow_tasks(run, &mut waits);
         activities(run, evidence, &mut waits);
     }
-    for wait in &waits {
+    // What keeps its own time says nothing of when it waited.
+    for wait in waits.iter().filter(|wait| !evidence.own_time.contains(wait.run)) {
         // True time in which the task certainly waited.
-        let local = |stamp: u64| stamp.saturating_sub(evidence.epoch);
+        let epoch = evidence.calm_epoch();
+        let local = |stamp: u64| stamp.saturating_sub(epoch);
         let from = local(wait.since).saturating_add(CLOCK_BOUND).max(calm);
         let to = local(wait.until).saturating_sub(CLOCK_BOUND);
         if to < from.saturating_add(WITHIN) || nodes.is_empty() {
             continue;
         }
-        let seen = Seen { epoch: evidence.epoch, from, to, slow: slowest(evidence, from, to) };
+        let seen = Seen { epoch, from, to, slow: slowest(evidence, from, to) };
         let neglect = |node: &u64| {
             let of_queue = polls.get(&(*node, wait.queue, wait.is_workflow))?;
             of_queue.iter().find_map(|poll| {

@@ -241,11 +241,12 @@ impl Judge<'_> {
         let id = activity.of.activity_id.as_str();
         let Some(failed) = self.failures.get(&(run.run.as_str(), id, number - 1)) else { return };
         let Some(policy) = activity.of.retry_policy.as_ref() else { return };
-        if failed.invoked.at < self.calm {
+        // What keeps its own time does not say when it failed.
+        if failed.invoked.at < self.calm || self.evidence.own_time.contains(&run.run) {
             return;
         }
         let wait = interval(policy, number - 1);
-        let due = attempt.due.saturating_sub(self.evidence.epoch);
+        let due = attempt.due.saturating_sub(self.evidence.calm_epoch());
         let earliest = failed.invoked.at.saturating_add(wait);
         let latest = failed.returned.at.saturating_add(wait);
         let wrong = if due.saturating_add(CLOCK_BOUND) < earliest {

@@ -25,14 +25,18 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
     let mut handed = Handed::new();
     for Poll { node, queue, rate, got, is_workflow, .. } in &evidence.polls {
         let (Some(rate), Some(got)) = (rate, got) else { continue };
-        if got.began.saturating_sub(evidence.epoch) >= calm {
+        // What keeps its own time does not say when it went out.
+        if evidence.own_time.contains(&got.run) {
+            continue;
+        }
+        if got.began.saturating_sub(evidence.calm_epoch()) >= calm {
             handed.entry((*node, queue, *is_workflow)).or_insert((*rate, Vec::new())).1.push(got);
         }
     }
     for ((node, queue, _), (rate, mut tasks)) in handed {
         tasks.sort_by_key(|got| got.began);
         if let Some((first, last, count)) = too_many(evidence, rate, &tasks) {
-            let at = |got: &Got| got.began.saturating_sub(evidence.epoch) as f64 / 1e9;
+            let at = |got: &Got| got.began.saturating_sub(evidence.calm_epoch()) as f64 / 1e9;
             let text = format!(
                 "node {node} handed out {count} tasks of queue {queue} from {:.3} s ({} of run {}) \
                  to {:.3} s, where {rate} in a second are allowed",
@@ -52,7 +56,7 @@ fn too_many<'a>(
     rate: u32,
     tasks: &[&'a Got],
 ) -> Option<(&'a Got, &'a Got, usize)> {
-    let local = |got: &Got| got.began.saturating_sub(evidence.epoch);
+    let local = |got: &Got| got.began.saturating_sub(evidence.calm_epoch());
     for (n, first) in tasks.iter().enumerate() {
         for (m, last) in tasks.iter().enumerate().skip(n) {
             let span = last.began - first.began;
