@@ -16,6 +16,8 @@ use holdfast_raft::entry::{Reign, ShardEntry, WireChange};
 use holdfast_storage::{GroupId, LogEntry};
 use prost::Message;
 
+use crate::scenario::Sizes;
+
 /// Counts by the tag of the change, and by the type of the event.
 #[derive(Debug, Default)]
 pub struct Coverage {
@@ -28,6 +30,8 @@ pub struct Coverage {
     reigns: BTreeMap<GroupId, Reign>,
     opened: Vec<u64>,
     own_time: BTreeSet<String>,
+    /// Drafts and bytes from which on an entry takes no more; the default counts none as full.
+    full: Option<(usize, usize)>,
 }
 
 /// What of an event says which it is; the rest is skipped.
@@ -43,6 +47,13 @@ pub(crate) fn shard_entry(entry: &LogEntry) -> Option<ShardEntry> {
 }
 
 impl Coverage {
+    /// Counts entries that are as full as these sizes allow.
+    pub fn new(sizes: &Sizes) -> Coverage {
+        // A shard closes an entry at half of its bytes: the next decision may take as many.
+        let full = Some((sizes.entry_drafts, sizes.entry_bytes / 2));
+        Coverage { full, ..Coverage::default() }
+    }
+
     /// A node appends entries to its log, at this true time.
     pub fn appended(&mut self, group: GroupId, entries: &[LogEntry], at: Hlc) {
         let reached = self.reached.entry(group).or_default();
@@ -52,6 +63,10 @@ impl Coverage {
             if decided.reign > *newest {
                 *newest = decided.reign;
                 self.opened.push(at.0);
+            }
+            let (drafts, bytes) = (decided.drafts.len(), entry.payload.len());
+            if self.full.is_some_and(|(most, closes)| drafts >= most || bytes >= closes) {
+                *self.paths.entry(FULL_ENTRY).or_default() += 1;
             }
             let ahead = Change::Ahead(Ahead::default()).encode().0;
             let parts: Vec<_> = decided.drafts.into_iter().flat_map(|it| it.parts).collect();
@@ -129,6 +144,7 @@ fn event_type(body: &Bytes) -> i32 {
     TypeOnly::decode(body.as_ref()).map_or(0, |event| event.event_type)
 }
 
+const FULL_ENTRY: &str = "full entry";
 const OVERGROWN: &str = "overgrown run";
 /// How the reasons begin for which the server terminates a run that became too large.
 const OVERGROWN_REASONS: [&str; 3] = ["Workflow history", "Workflow mutable state", "Transaction"];
@@ -194,6 +210,18 @@ pub(crate) mod testing {
 mod tests {
     use super::testing::entry;
     use super::*;
+
+    #[test]
+    fn entries_that_take_no_more_are_counted() {
+        let one = [Change::RunDeleted];
+        let full = |entry_drafts, entry_bytes| {
+            let sizes = Sizes { entry_drafts, entry_bytes, ..Sizes::default() };
+            let mut coverage = Coverage::new(&sizes);
+            coverage.appended(1, &[entry(1, &one)], Hlc(1));
+            coverage.paths().get(FULL_ENTRY).copied()
+        };
+        assert_eq!((full(2, 10_000), full(1, 10_000), full(2, 10)), (None, Some(1), Some(1)));
+    }
 
     #[test]
     fn each_place_of_a_log_counts_once() {

@@ -118,6 +118,7 @@ impl Shared {
             slots.insert(*node, slot);
         }
         let net = Net::new(seed, scenario.net.clone());
+        let coverage = Mutex::new(Coverage::new(&scenario.sizes));
         Arc::new_cyclic(|me| Shared {
             scenario,
             time,
@@ -128,7 +129,7 @@ impl Shared {
             slots: Mutex::new(slots),
             found: Mutex::default(),
             steps: Mutex::default(),
-            coverage: Mutex::default(),
+            coverage,
         })
     }
 
