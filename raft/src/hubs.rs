@@ -210,6 +210,11 @@ impl Hubs {
         self.pair(&mut held, &hub, now);
     }
 
+    /// Whether another shard of this node has better work for a queue that waits for a poller.
+    pub(crate) fn has_better(&self, hub: &HubKey, shard: ShardId, head: Head) -> bool {
+        self.lock().hubs.get(hub).is_some_and(|hub| hub.has_better(shard, head))
+    }
+
     /// What a shard has for a queue: its first task and how many are ready.
     pub(crate) fn report(&self, hub: &HubKey, shard: ShardId, work: Option<(Head, usize)>) {
         let now = self.clock.steady();

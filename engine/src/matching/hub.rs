@@ -200,6 +200,15 @@ impl<P: Copy + Ord, S: Copy + Ord> Hub<P, S> {
         if passed { None } else { self.offer(shard, now) }
     }
 
+    /// Whether another shard has better work that still waits for a poller. A shard that was lent one
+    /// and finds its first task gone asks before it hands out the next.
+    pub fn has_better(&self, shard: S, head: Head) -> bool {
+        let better = |(other, report): (&S, &Report)| {
+            *other != shard && report.head < head && report.open > 0
+        };
+        self.reports.iter().any(better)
+    }
+
     /// Pollers in line.
     pub fn waiting(&self) -> usize {
         self.pollers.waiting()
@@ -328,6 +337,23 @@ mod tests {
         let mut hub = hub(&[1]);
         hub.report_work(7, Some((head(3, 1), 1)), Hlc::ZERO);
         assert!(hub.try_take_poller(8, newer, now).is_none());
+    }
+
+    #[test]
+    fn a_shard_whose_first_task_is_gone_knows_of_better_work_elsewhere() {
+        let mut hub = hub(&[1, 2]);
+        hub.report_work(7, Some((head(1, 5), 2)), Hlc::ZERO);
+        hub.report_work(8, Some((head(3, 4), 1)), Hlc::ZERO);
+        let lent = hub.pair(Hlc::ZERO).expect("both");
+        assert_eq!(lent.shard, 7);
+        for (left, better) in [(head(1, 9), false), (head(3, 3), false), (head(3, 5), true)] {
+            assert_eq!(hub.has_better(7, left), better, "{left:?}");
+        }
+        // The poller comes back and goes there.
+        hub.report_work(7, Some((head(3, 5), 1)), Hlc(1));
+        assert!(hub.poller_returned(&lent));
+        assert_eq!(hub.pair(Hlc(1)).map(|offer| offer.shard), Some(8));
+        assert!(!hub.has_better(7, head(3, 5)), "it has its poller");
     }
 
     #[test]

@@ -180,7 +180,8 @@ impl Serving {
         }
     }
 
-    /// The hub lent a poller. It gets the head of its queue, or goes back.
+    /// The hub lent a poller. It gets the head of its queue, or goes back: also when another shard has
+    /// better by now.
     pub(super) fn offered(&mut self, lent: LentPoller) -> Result<(), StorageError> {
         let hub = lent.hub.clone();
         let key = QueueKey {
@@ -189,7 +190,11 @@ impl Serving {
             queue: hub.queue.to_string(),
             task_type: hub.task as u8,
         };
-        let left = if lent.is_gone() { Some(lent) } else { self.grant(&key, lent)? };
+        let head = self.head(&key)?.map(|(head, _)| head);
+        // The task it was lent for may be gone, or granted to the poller before it.
+        let passes = head.is_some_and(|head| self.hubs.has_better(&hub, self.shard, head));
+        let keeps = lent.is_gone() || passes;
+        let left = if keeps { Some(lent) } else { self.grant(&key, lent)? };
         let work = self.head(&key)?;
         // What is left must be known before the poller is in line again, or it comes right back.
         self.hubs.report(&hub, self.shard, work);
